@@ -1,0 +1,1 @@
+"""An embedded feature store for electrocardiograms."""
