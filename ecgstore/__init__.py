@@ -1,1 +1,69 @@
-"""An embedded feature store for electrocardiograms."""
+"""An embedded feature store for electrocardiograms.
+
+``connect`` opens a warehouse; ``load_encoder`` and ``read`` work without one. Names are loaded
+when first used, so that ``import ecgstore`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ecgstore import errors
+    from ecgstore.catalog import queries
+    from ecgstore.demo import demo
+    from ecgstore.environment import environment
+    from ecgstore.io import read
+    from ecgstore.models import check_weights, convert_weights, get_spec, list_models, load_encoder
+    from ecgstore.record import Record
+    from ecgstore.settings import code_version, version
+    from ecgstore.store import Store, connect
+
+__all__ = [
+    "Record",
+    "Store",
+    "check_weights",
+    "code_version",
+    "connect",
+    "convert_weights",
+    "demo",
+    "environment",
+    "errors",
+    "get_spec",
+    "list_models",
+    "load_encoder",
+    "queries",
+    "read",
+    "version",
+]
+
+_HOME = {
+    "Record": "record",
+    "Store": "store",
+    "check_weights": "models",
+    "code_version": "settings",
+    "connect": "store",
+    "convert_weights": "models",
+    "demo": "demo",
+    "environment": "environment",
+    "get_spec": "models",
+    "list_models": "models",
+    "load_encoder": "models",
+    "queries": "catalog",
+    "read": "io",
+    "version": "settings",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return importlib.import_module("ecgstore.errors")
+    if name not in _HOME:
+        msg = f"module 'ecgstore' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"ecgstore.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

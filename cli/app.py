@@ -1,0 +1,120 @@
+"""The Typer app: global options, the list of commands, and where errors become messages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ecgstore.errors import EcgStoreError, UnknownNameError, UsageError
+
+from . import admin, embed, ingest, learn, query
+from .options import Globals
+from .output import notice
+
+__all__ = ["app"]
+
+_INTERRUPTED = "interrupted: what was written stays valid; run the same command to go on"
+
+
+class _Boundary(TyperGroup):
+    """Turns errors into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  types of Typer's own base
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            notice(_INTERRUPTED)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except EcgStoreError as error:
+            if ctx.obj is not None and ctx.obj.debug:
+                traceback.print_exc()
+            notice(f"error: {error.message}")
+            if error.hint:
+                notice(f"hint: {error.hint}")
+            raise typer.Exit(2 if isinstance(error, UsageError | UnknownNameError) else 1) from None
+        except OSError as error:
+            if ctx.obj is not None and ctx.obj.debug:
+                traceback.print_exc()
+            where = f" ({error.filename})" if error.filename else ""
+            notice(f"error: {error.strerror or error}{where}")
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Boundary,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001  called by Typer
+    if value:
+        import ecgstore
+
+        sys.stdout.write(f"ecgstore {ecgstore.code_version()}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    warehouse: Annotated[
+        Path | None,
+        typer.Option(
+            "-w",
+            "--warehouse",
+            envvar="ECGSTORE_WAREHOUSE",
+            help="Warehouse folder; default ./warehouse.",
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME|RUN", help="Read as of an ISO time or a run id."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is done.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Keep ECGs and their foundation-model embeddings as tables; query, fuse and evaluate them.
+
+    Example: ecgstore demo
+    """
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    context.obj = Globals(warehouse=warehouse, at=at, debug=debug, quiet=quiet)
+
+
+for command in (
+    ingest.init,
+    ingest.ingest,
+    ingest.labels,
+    embed.embed,
+    learn.split,
+    learn.fuse,
+    learn.train,
+    learn.evaluate,
+    learn.project,
+    query.sql,
+    query.report,
+    admin.doctor,
+    admin.demo,
+):
+    app.command()(command)
+app.add_typer(embed.models, name="models")
+app.add_typer(query.queries, name="queries")

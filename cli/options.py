@@ -1,0 +1,127 @@
+"""Options that several commands share, each written once, and what the global ones hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ecgstore.errors import UsageError
+
+from .output import Format
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ecgstore import Store
+
+__all__ = [
+    "Classifier",
+    "DryRun",
+    "Features",
+    "FormatOption",
+    "Globals",
+    "JsonOption",
+    "Overwrite",
+    "SetOption",
+    "SplitName",
+    "as_format",
+    "globals_of",
+    "key_values",
+    "open_store",
+]
+
+
+@dataclass(frozen=True)
+class Globals:
+    """The options before the command."""
+
+    warehouse: Path | None = None
+    at: str | None = None
+    debug: bool = False
+    quiet: bool = False
+
+
+def globals_of(context: typer.Context) -> Globals:
+    """Return the global options of a running command."""
+    found = context.find_object(Globals)
+    return found if found is not None else Globals()
+
+
+def open_store(context: typer.Context) -> Store:
+    """Return the store the global options name."""
+    import ecgstore
+
+    given = globals_of(context)
+    return ecgstore.connect(given.warehouse, at=given.at)
+
+
+def as_format(form: Format | None, *, as_json: bool) -> Format | None:
+    """Merge ``--format`` and its short form ``--json``."""
+    return Format.json if as_json else form
+
+
+def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Parse ``k=v`` options.
+
+    Raises:
+        UsageError: A pair has no ``=``.
+    """
+    parsed = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            msg = f"{pair!r} is not of the form key=value."
+            raise UsageError(msg)
+        parsed[key] = value
+    return parsed
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Complete a model name."""
+    import ecgstore
+
+    return [spec.name for spec in ecgstore.list_models(f"{incomplete}*")]
+
+
+def complete_query(incomplete: str) -> list[str]:
+    """Complete the name of a query."""
+    import ecgstore
+
+    return [name for name in ecgstore.queries() if name.startswith(incomplete)]
+
+
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="Print rows in this form; default a table on a terminal, JSON lines in a pipe.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: short for --format json.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+SplitName = Annotated[str, typer.Option("--split", help="Name given to `ecgstore split`.")]
+Features = Annotated[
+    list[str],
+    typer.Option(
+        "--features",
+        help="Feature set: a model, model@version, model:readout, or a name given to fuse.",
+    ),
+]
+Classifier = Annotated[
+    str,
+    typer.Option(
+        "--classifier", help="What to fit: xgboost, logistic or resnet50 (on raw signals)."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a parameter of the classifier, such as max_depth=4 or resnet50.epochs=5.",
+    ),
+]

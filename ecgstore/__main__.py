@@ -1,0 +1,9 @@
+"""``python -m ecgstore``: the command line, installed or from a bare checkout."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+installed = importlib.util.find_spec("ecgstore.cli") is not None
+importlib.import_module("ecgstore.cli.app" if installed else "cli.app").app()

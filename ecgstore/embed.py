@@ -1,0 +1,355 @@
+"""From records to vectors: stream waveforms, prepare, batch, run the encoder, write, commit.
+
+Waveforms are read in shard order, one row group at a time, so memory does not grow with the
+number of records. Only windows of equal shape share a batch: padding changes embeddings
+(ecgfm.md, section 6). What is finished is committed every few minutes, so an interrupted run
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ecgstore.catalog import Catalog
+from ecgstore.errors import UnfitRecordError
+from ecgstore.progress import Progress, Silent
+from ecgstore.schema import table_schema
+from ecgstore.waveforms import Waveform, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from ecgstore.models import Encoder
+    from ecgstore.warehouse import Warehouse
+
+__all__ = ["EmbedResult", "embed"]
+
+_COMMAND = "embed"
+_ROWS_HELD = 16_384
+"""Vectors held before a shard is written: 50 MB at 768 dimensions."""
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What an `embed` call did.
+
+    Attributes:
+        model: Registry name of the model.
+        version: Digest of what makes its vectors.
+        pooling: Read-out of the vectors.
+        dim: Numbers per vector.
+        embedded: Records embedded now (with ``dry_run``: that would be tried).
+        existing: Records that had their vector already.
+        skipped: Records left out by reason; nothing is stored for them.
+        incomplete: Records embedded although a lead was missing, as the model's contract allows.
+        seconds: Time taken.
+    """
+
+    model: str
+    version: str
+    pooling: str
+    dim: int
+    embedded: int
+    existing: int
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    incomplete: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rejected(self) -> int:
+        """Records skipped, whatever the reason."""
+        return sum(self.skipped.values())
+
+    @property
+    def rows(self) -> list[dict[str, object]]:
+        """The result as one row."""
+        return [
+            {
+                "model": self.model,
+                "version": self.version,
+                "pooling": self.pooling,
+                "dim": self.dim,
+                "embedded": self.embedded,
+                "existing": self.existing,
+                "skipped": self.rejected,
+                "reasons": dict(self.skipped),
+                "incomplete": self.incomplete,
+                "seconds": round(self.seconds, 3),
+            }
+        ]
+
+    def __repr__(self) -> str:
+        return (
+            f"EmbedResult({self.model}@{self.version}:{self.pooling}, {self.embedded} embedded, "
+            f"{self.existing} existing, {self.rejected} skipped)"
+        )
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<b>{self.model}@{self.version}</b>: {self.embedded} embedded, "
+            f"{self.existing} existing, {self.rejected} skipped"
+        )
+
+
+def embed(
+    warehouse: Warehouse,
+    encoder: Encoder,
+    *,
+    where: str | None = None,
+    batch_size: int | None = None,
+    keep_windows: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    commit_s: float = 120.0,
+) -> EmbedResult:
+    """Embed the records that do not have this model's vector yet.
+
+    Args:
+        warehouse: Where records are read and vectors written.
+        encoder: A loaded encoder; its name, version and read-out key the rows.
+        where: SQL predicate over ``records``, such as ``"age >= 65 and dataset = 'ptbxl'"``.
+        batch_size: Windows per forward pass; default 8 on a CPU, 256 on a GPU.
+        keep_windows: Also store the vector of each window in ``windows``.
+        overwrite: Embed again what is there, replacing it.
+        dry_run: Count and write nothing.
+        progress: Told of every record.
+        commit_s: Commit what is done at least this often, seconds.
+
+    Raises:
+        QueryError: ``where`` is not a predicate over ``records``.
+    """
+    began = time.perf_counter()
+    progress = progress or Silent()
+    key = {
+        "model": encoder.spec.name,
+        "version": encoder.version,
+        "pooling": encoder.readout,
+    }
+    todo, existing = _plan(
+        warehouse, key, where=where, overwrite=overwrite, keep_windows=keep_windows
+    )
+    result = EmbedResult(**key, dim=encoder.dim, embedded=len(todo), existing=existing)
+    if dry_run or not todo:
+        return result
+    if warehouse.append("models", _model_row(encoder, key), command=_COMMAND):
+        progress.note(_terms(encoder))
+    writer = _Writer(
+        warehouse, key, keep_windows=keep_windows, overwrite=overwrite, commit_s=commit_s
+    )
+    skipped: Counter[str] = Counter()
+    progress.start(len(todo), "records")
+    batches = _Batches(encoder, batch_size or (256 if encoder.device.type == "cuda" else 8))
+    try:
+        for vectors, refused in batches.run(
+            scan(warehouse.table("waveforms").files(), todo), rates=todo
+        ):
+            skipped.update(refused)
+            progress.advance(len(vectors) + len(refused), rejected=len(refused))
+            writer.add(vectors)
+    finally:
+        writer.commit()
+    return EmbedResult(
+        **key,
+        dim=encoder.dim,
+        embedded=writer.written,
+        existing=existing,
+        skipped=dict(skipped),
+        incomplete=batches.incomplete,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _plan(
+    warehouse: Warehouse,
+    key: Mapping[str, str],
+    *,
+    where: str | None,
+    overwrite: bool,
+    keep_windows: bool,
+) -> tuple[dict[str, float], int]:
+    """Return the rate of every record to embed by id, and how many wanted ones are done."""
+    mine = "model = $model and version = $version and pooling = $pooling"
+    done_if = " and ".join(
+        f"record_id in (select record_id from {table} where {mine})"
+        for table in ("embeddings", *(["windows"] if keep_windows else []))
+    )
+    with Catalog(warehouse.relations()) as catalog:
+        wanted = catalog.table(
+            f"select record_id, rate_hz, {done_if} as done\n"
+            f"from records where ({where or 'true'}\n)",
+            dict(key),
+        )
+    done = wanted.column("done").to_numpy()
+    todo = wanted if overwrite else wanted.filter(pa.array(~done))
+    rates = dict(
+        zip(todo.column("record_id").to_pylist(), todo.column("rate_hz").to_pylist(), strict=True)
+    )
+    return rates, 0 if overwrite else int(done.sum())
+
+
+def _terms(encoder: Encoder) -> str:
+    """Return what a user must know of a model on first use: licence and whom to cite."""
+    spec = encoder.spec
+    lines = [f"{spec.name}: weights under {spec.licence}."]
+    if spec.licence_note:
+        lines.append(spec.licence_note)
+    if encoder.weights_name.startswith("untrained"):
+        lines.append("These weights are untrained: the vectors show the machinery, not a model.")
+    return "\n".join([*lines, *(f"Cite: {citation}" for citation in spec.citations)])
+
+
+def _model_row(encoder: Encoder, key: Mapping[str, str]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                **key,
+                "weights_sha256": encoder.weights_sha256,
+                "contract": json.dumps(encoder.contract, sort_keys=True),
+                "precision": encoder.precision,
+                "dim": encoder.dim,
+                "licence": encoder.spec.licence,
+                "citation": "\n".join(encoder.spec.citations),
+                "source": encoder.weights_name,
+            }
+        ],
+        schema=table_schema("models").arrow,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Vectors:
+    """The windows of one record, embedded: ``(windows, dim)`` float32, and their starts in s."""
+
+    record_id: str
+    windows: NDArray[np.float32]
+    starts_s: tuple[float, ...]
+
+
+class _Batches:
+    """Groups prepared windows of equal shape and runs the encoder on full batches."""
+
+    def __init__(self, encoder: Encoder, batch_size: int) -> None:
+        self._encoder = encoder
+        self._size = batch_size
+        self.incomplete = 0
+
+    def run(
+        self, waveforms: Iterator[Waveform], *, rates: Mapping[str, float]
+    ) -> Iterator[tuple[list[_Vectors], list[str]]]:
+        """Yield vectors and the reasons of refusals, as they come."""
+        waiting: dict[tuple[object, ...], list[tuple[str, NDArray[np.float32], tuple[float, ...]]]]
+        waiting = defaultdict(list)
+        for waveform in waveforms:
+            rate_hz = rates[waveform.record_id]
+            try:
+                windows = self._encoder.prepare(
+                    waveform.signal_mv, rate_hz=rate_hz, leads=waveform.leads
+                )
+            except UnfitRecordError as error:
+                yield [], [error.reason]
+                continue
+            leads = self._encoder.window_leads(waveform.leads)
+            self.incomplete += len(waveform.leads) < len(self._encoder.spec.leads)
+            starts = self._encoder.window_starts(waveform.digital.shape[1], rate_hz=rate_hz)
+            shape = (leads, windows.shape)
+            waiting[shape].append((waveform.record_id, windows, starts))
+            if len(waiting[shape]) == self._size:
+                yield self._embed(leads, waiting.pop(shape))
+        for (leads, _), records in waiting.items():
+            yield self._embed(leads, records)
+
+    def _embed(
+        self, leads: object, records: list[tuple[str, NDArray[np.float32], tuple[float, ...]]]
+    ) -> tuple[list[_Vectors], list[str]]:
+        stacked = np.concatenate([windows for _, windows, _ in records])
+        vectors = np.concatenate(
+            [
+                self._encoder.embed(stacked[i : i + self._size], leads=leads)
+                for i in range(0, len(stacked), self._size)
+            ]
+        ).reshape(len(records), -1, self._encoder.dim)
+        finite = np.isfinite(vectors).all(axis=(1, 2))
+        good = [
+            _Vectors(record_id, vectors[i], starts)
+            for i, (record_id, _, starts) in enumerate(records)
+            if finite[i]
+        ]
+        return good, ["vector not finite"] * int((~finite).sum())
+
+
+class _Writer:
+    """Holds finished vectors and commits them by size and by time."""
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        key: Mapping[str, str],
+        *,
+        keep_windows: bool,
+        overwrite: bool,
+        commit_s: float,
+    ) -> None:
+        self._warehouse = warehouse
+        self._key = key
+        self._keep_windows = keep_windows
+        self._write = warehouse.replace if overwrite else warehouse.append
+        self._commit_s = commit_s
+        self._held: list[_Vectors] = []
+        self._last = time.monotonic()
+        self.written = 0
+
+    def add(self, vectors: list[_Vectors]) -> None:
+        self._held += vectors
+        late = time.monotonic() - self._last > self._commit_s
+        if late or len(self._held) >= _ROWS_HELD:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write what is held: windows first, then the vectors that say a record is done."""
+        if self._held:
+            if self._keep_windows:
+                self._write("windows", self._window_rows(), command=_COMMAND)
+            self._write("embeddings", self._rows(), command=_COMMAND)
+            self.written += len(self._held)
+        self._held = []
+        self._last = time.monotonic()
+
+    def _rows(self) -> pa.Table:
+        n = len(self._held)
+        mean = np.stack([v.windows.mean(axis=0, dtype=np.float64) for v in self._held])
+        columns = {
+            "record_id": [v.record_id for v in self._held],
+            **{name: [value] * n for name, value in self._key.items()},
+            "dim": [mean.shape[1]] * n,
+            "n_windows": [len(v.windows) for v in self._held],
+            "embedding": _lists(mean.astype(np.float32)),
+        }
+        return pa.table(columns, schema=table_schema("embeddings").arrow)
+
+    def _window_rows(self) -> pa.Table:
+        flat = [(v, k) for v in self._held for k in range(len(v.windows))]
+        columns = {
+            "record_id": [v.record_id for v, _ in flat],
+            **{name: [value] * len(flat) for name, value in self._key.items()},
+            "window": [k for _, k in flat],
+            "start_s": [v.starts_s[k] for v, k in flat],
+            "embedding": _lists(np.concatenate([v.windows for v in self._held])),
+        }
+        return pa.table(columns, schema=table_schema("windows").arrow)
+
+
+def _lists(matrix: NDArray[np.float32]) -> pa.ListArray:
+    """Return the rows of a matrix as one Arrow list each, without a loop over elements."""
+    kind = table_schema("embeddings").arrow.field("embedding").type
+    offsets = pa.array(np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1])
+    return pa.ListArray.from_arrays(offsets, pa.array(matrix.reshape(-1)), type=kind)

@@ -1,0 +1,223 @@
+"""The rules of the house: layout, imports, public names, packaging."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import ecgstore
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = sorted(path for folder in ("ecgstore", "cli") for path in (ROOT / folder).rglob("*.py"))
+
+LEVELS: dict[str, int] = {
+    "errors": 0,
+    "settings": 0,
+    "progress": 0,
+    "record": 0,
+    "schema": 0,
+    "registry": 0,
+    "signal": 10,
+    "io": 11,
+    "datasets": 12,
+    "models": 13,
+    "waveforms": 14,
+    "shards": 15,
+    "tables": 16,
+    "warehouse": 17,
+    "catalog": 18,
+    "environment": 18,
+    "heart": 20,
+    "patients": 21,
+    "synthetic": 22,
+    "ingest": 23,
+    "labels": 24,
+    "embed": 25,
+    "split": 26,
+    "fuse": 27,
+    "train": 28,
+    "evaluate": 29,
+    "project": 30,
+    "plots": 31,
+    "page": 32,
+    "report": 33,
+    "store": 40,
+    "demo": 41,
+}
+"""Where a module of the library stands; it imports only from lower ones."""
+
+STRANGERS = {
+    ("models", "io"),
+    ("models", "datasets"),
+    ("io", "models"),
+    ("datasets", "models"),
+    ("catalog", "tables"),
+    ("catalog", "warehouse"),
+    ("catalog", "shards"),
+    ("warehouse", "models"),
+    ("warehouse", "io"),
+    ("tables", "io"),
+    ("tables", "models"),
+    ("shards", "io"),
+    ("shards", "models"),
+    ("waveforms", "models"),
+    ("waveforms", "io"),
+}
+"""Pairs of the same floor that must not know each other."""
+
+HEAVY = {
+    "duckdb": {"catalog"},
+    "deltalake": {"tables"},
+    "torch": {"models", "embed", "train", "environment"},
+    "xgboost": {"train"},
+    "sklearn": {"train", "split", "evaluate", "project", "report"},
+    "matplotlib": {"plots", "project", "report"},
+}
+"""Which modules may import a heavy library."""
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(ROOT / "ecgstore").with_suffix("").parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules a file imports when it runs; imports for type checkers do not count."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found |= {node.module}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PYTHON if "ecgstore" in p.parts], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_imports_go_downward_only(path: Path) -> None:
+    here = module_of(path)
+    if here in {"__init__", "__main__"}:
+        return
+    assert here in LEVELS, f"{here} has no place among the levels"
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] in {"cli"} or name.startswith("ecgstore.cli"):
+            pytest.fail(f"{here} imports the command line")
+        if parts[0] == "ecgstore" and len(parts) > 1 and parts[1] in LEVELS:
+            other = parts[1]
+            assert other == here or LEVELS[other] < LEVELS[here], f"{here} imports {other}"
+            assert (here, other) not in STRANGERS, f"{here} must not know {other}"
+        if parts[0] in HEAVY:
+            assert here in HEAVY[parts[0]], f"{here} imports {parts[0]}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda p: p.name)
+def test_the_command_line_uses_public_names_only(path: Path) -> None:
+    for name in imports(path):
+        if name.split(".")[0] == "ecgstore":
+            assert name == "ecgstore" or name.startswith("ecgstore.errors"), f"imports {name}"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_has_one_subject(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+    assert path.stem not in {"utils", "helpers", "common", "misc"}
+
+
+def test_public_names_are_what_can_be_seen() -> None:
+    assert dir(ecgstore) == sorted(ecgstore.__all__)
+    for name in ecgstore.__all__:
+        assert getattr(ecgstore, name) is not None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in PYTHON if not p.stem.startswith("__")],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_every_module_says_what_is_public(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    names = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == "__all__"
+    ]
+    assert len(names) == 1
+    defined = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    }
+    assert names[0] == sorted(names[0], key=lambda n: (not n.isupper(), n)) or names[0]
+    assert set(names[0]) <= defined | {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    } | {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def test_importing_is_light() -> None:
+    heavy = "torch xgboost sklearn matplotlib scipy pandas wfdb polars duckdb deltalake".split()
+    code = f"import sys, ecgstore; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_is_light() -> None:
+    heavy = "torch xgboost sklearn matplotlib scipy pandas wfdb polars duckdb deltalake".split()
+    code = (
+        "import sys, runpy; sys.argv = ['ecgstore', '--help']\n"
+        "try: runpy.run_module('ecgstore', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_package_is_shipped() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "ecgstore").rglob("__init__.py")
+    }
+    assert set(settings["packages"]) == folders | {"ecgstore.cli", "ecgstore.sql"}
+    assert not list((ROOT / "sql").rglob("*.py"))
+
+
+def test_constraints_name_versions_and_nothing_else() -> None:
+    lines = (ROOT / "constraints.txt").read_text().split()
+    assert lines
+    for line in lines:
+        name, equals, version = line.partition("==")
+        assert name
+        assert equals == "=="
+        assert version[0].isdigit()
+        assert "+" not in version
