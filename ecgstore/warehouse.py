@@ -1,0 +1,131 @@
+"""A warehouse: one folder that holds every table, seen now or as it was.
+
+It knows nothing of ECGs: which table is written first is the business of the command that writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from ecgstore.errors import WarehouseError
+from ecgstore.schema import TABLES, table_schema
+from ecgstore.shards import write_failed
+from ecgstore.tables import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Warehouse"]
+
+_LAST = "records"  # made last, so a folder that holds it is a whole warehouse
+
+
+class Warehouse:
+    """All tables of one folder.
+
+    The object holds no open file and may be sent to another process.
+
+    Args:
+        root: The warehouse folder.
+        at: None sees the newest versions. A time, UTC unless it says otherwise, sees what had been
+            committed by then. A mapping of table to Delta version sees those, and the newest of
+            the tables it does not name. Both are read-only.
+
+    Attributes:
+        root: Absolute path of the folder.
+        read_only: Whether writing is refused because `at` was given.
+
+    Raises:
+        WarehouseError: The folder is not a warehouse, or was not one at that time.
+    """
+
+    def __init__(self, root: Path, *, at: datetime | Mapping[str, int] | None = None) -> None:
+        self.root = Path(root).absolute()
+        self.read_only = at is not None
+        if not self._exists(_LAST):
+            msg = f"There is no warehouse in {str(self.root)!r}."
+            raise WarehouseError(msg, path=self.root, hint="Make one with: ecgstore init")
+        self._pinned: dict[str, int | None] = {}
+        if isinstance(at, datetime):
+            self._pinned = {name: self._newest(name).version_at(at) for name in self._present()}
+            if self._pinned[_LAST] is None:
+                msg = f"The warehouse in {str(self.root)!r} did not exist at {at.isoformat()}."
+                raise WarehouseError(msg, path=self.root)
+        elif isinstance(at, Mapping):
+            self._pinned = {table_schema(name).name: version for name, version in at.items()}
+
+    @classmethod
+    def create(cls, root: Path) -> Self:
+        """Make the tables that are not there yet and open the warehouse.
+
+        Raises:
+            WarehouseError: The folder cannot be written.
+        """
+        root = Path(root).absolute()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_failed(root, error) from error
+        for name in sorted(TABLES, key=lambda name: name == _LAST):
+            Table.create(root / name, TABLES[name])
+        return cls(root)
+
+    def table(self, name: str) -> Table:
+        """Open a table at its newest version, or at the one `at` stands for.
+
+        Raises:
+            UnknownNameError: There is no such table.
+            WarehouseError: It is missing, did not exist yet, or its shards were erased.
+        """
+        if name in self._pinned:
+            version = self._pinned[name]
+            if version is None:
+                msg = f"Table {name!r} did not exist at the time asked for."
+                raise WarehouseError(msg, path=self.root / name)
+            return Table(self.root / name, table_schema(name), version=version)
+        return self._newest(name)
+
+    def versions(self) -> dict[str, int]:
+        """Return the Delta version of every table that is there, for `at` and for provenance."""
+        return {name: self.table(name).version for name in self._present() if self._seen(name)}
+
+    def relations(self) -> dict[str, tuple[list[Path], pa.Schema]]:
+        """Return the shards and columns of every table, which is all that a `Catalog` needs."""
+        return {
+            name: (self.table(name).files() if self._seen(name) else [], schema.arrow)
+            for name, schema in TABLES.items()
+        }
+
+    def append(self, name: str, rows: pa.Table, *, command: str) -> int:
+        """Add the rows whose key is not there yet; see `Table.append`."""
+        return self._writable(name).append(rows, command=command)
+
+    def replace(self, name: str, rows: pa.Table, *, command: str) -> int:
+        """Put rows in place of those of the same key; see `Table.replace`."""
+        return self._writable(name).replace(rows, command=command)
+
+    def delete(self, name: str, keys: pa.Table, *, command: str) -> int:
+        """Remove the rows that match; see `Table.delete`."""
+        return self._writable(name).delete(keys, command=command)
+
+    def _writable(self, name: str) -> Table:
+        schema = table_schema(name)
+        if self.read_only:
+            msg = f"The warehouse in {str(self.root)!r} was opened as it was: read-only."
+            raise WarehouseError(msg, path=self.root, hint="Open it without a time or versions.")
+        return Table.create(self.root / name, schema)
+
+    def _newest(self, name: str) -> Table:
+        return Table(self.root / name, table_schema(name))
+
+    def _exists(self, name: str) -> bool:
+        return (self.root / name / "_delta_log").is_dir()
+
+    def _present(self) -> list[str]:
+        return [name for name in TABLES if self._exists(name)]
+
+    def _seen(self, name: str) -> bool:
+        return self._exists(name) and self._pinned.get(name, 0) is not None
