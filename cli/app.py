@@ -59,7 +59,7 @@ app = typer.Typer(
 )
 
 
-def _version(value: bool) -> None:  # noqa: FBT001  called by Typer
+def _version(value: bool) -> None:
     if value:
         import ecgstore
 
