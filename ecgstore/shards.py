@@ -13,7 +13,6 @@ import hashlib
 import os
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from ecgstore.errors import SchemaError, WarehouseError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from ecgstore.schema import TableSchema
@@ -61,10 +61,10 @@ class ShardWriter:
         schema: The table.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> from ecgstore.schema import TABLES
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with ShardWriter(Path(folder), TABLES["labels"]) as writer:
+        ...     with ShardWriter(pathlib.Path(folder), TABLES["labels"]) as writer:
         ...         writer.write(pa.table({"record_id": ["a/1"], "task": ["MI"], "label": [1.0]}))
         ...     writer.close().rows
         1

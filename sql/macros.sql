@@ -1,0 +1,50 @@
+-- Scalar and table macros. They use table names only, so they work on any warehouse.
+
+-- Scale a vector by per-dimension limits; a dimension without spread becomes 0, nothing is clipped.
+create or replace macro minmax01(e, lo, hi) as
+    list_transform(
+        list_zip(e, lo, hi),
+        lambda z: case when z[3] > z[2] then (z[1] - z[2]) / (z[3] - z[2]) else 0::float end
+    );
+
+-- Cosine similarity of two vectors of equal length, from -1 to 1.
+create or replace macro cosine(a, b) as
+    list_cosine_similarity(a, b);
+
+-- Place of a lead in the lists gain and baseline of waveforms, from 1; NULL for no such lead.
+create or replace macro lead_index(lead_name) as
+    list_position(
+        ['i', 'ii', 'iii', 'avr', 'avl', 'avf', 'v1', 'v2', 'v3', 'v4', 'v5', 'v6'],
+        lower(lead_name)
+    );
+
+-- Samples of one lead in millivolts: mv(ii, gain[2], baseline[2]). A lost sample, stored as -32768
+-- (WFDB's code for 16 bits), is NULL, so that list_min, list_avg and the like leave it out.
+create or replace macro mv(x, lead_gain, lead_baseline) as
+    list_transform(
+        x,
+        lambda s: case when s <> -32768 then (s::integer - lead_baseline) / lead_gain end
+    );
+
+-- One lead of every record in millivolts: from lead_mv('II').
+create or replace macro lead_mv(lead_name) as table
+    select
+        record_id,
+        mv(
+            columns(lambda c: c = lower(lead_name)),
+            gain[lead_index(lead_name)],
+            baseline[lead_index(lead_name)]
+        ) as mv
+    from waveforms;
+
+-- Vectors of one model in all its versions and poolings: from embedding('ecgfm').
+create or replace macro embedding(model_name) as table
+    select
+        record_id,
+        version,
+        pooling,
+        dim,
+        n_windows,
+        embedding
+    from embeddings
+    where model = model_name;
