@@ -154,8 +154,8 @@ def embed(
             scan(warehouse.table("waveforms").files(), todo), rates=todo
         ):
             skipped.update(refused)
-            progress.advance(len(vectors) + len(refused), rejected=len(refused))
             writer.add(vectors)
+            progress.advance(len(vectors) + len(refused), rejected=len(refused))
     finally:
         writer.commit()
     return EmbedResult(

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-snapshots", action="store_true", help="Write expected files anew from results."
+    )
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +35,58 @@ def test_data() -> Path:
             pytest.fail(f"the test data folder {folder.name!r} is missing; CI must have it")
         pytest.skip("real recordings are absent; set ECGSTORE_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def snapshot(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Return a check that a text equals a file in the repository, or writes it when asked to."""
+
+    def check(path: Path, text: str) -> None:
+        if request.config.getoption("--update-snapshots"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"{path.name} is missing; make it with --update-snapshots"
+        assert text == path.read_text(encoding="utf-8")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def app() -> Any:
+    """Return the Typer app, installed or from a bare checkout."""
+    installed = importlib.util.find_spec("ecgstore.cli") is not None
+    return importlib.import_module("ecgstore.cli.app" if installed else "cli.app").app
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(app: Any) -> Callable[..., Done]:
+    """Return a call that runs a command in this process: ``run("embed", "--model", "tiny")``."""
+
+    def call(*arguments: object, stdin: str | None = None) -> Done:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Return a call that starts a command as a process of its own."""
+
+    def call(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ecgstore", *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, **{"cwd": ROOT, **pipes, **options})
+
+    return call

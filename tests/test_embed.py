@@ -1,0 +1,243 @@
+"""Embedding: what is missing and nothing else, resumable, counted, equal to the bare encoder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ecgstore.embed import embed
+from ecgstore.errors import QueryError
+from ecgstore.models import load_encoder
+from ecgstore.record import COLUMNS, INVALID, LEADS
+from ecgstore.schema import table_schema
+from ecgstore.store import Store
+from ecgstore.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ecgstore.models import Encoder
+
+RATE_HZ, GAIN = 500.0, 200.0
+
+
+def signals(count: int, *, seconds: float = 10, seed: int = 0) -> np.ndarray[Any, Any]:
+    noise = np.random.default_rng(seed).normal(0, 60, (count, 12, int(seconds * RATE_HZ)))
+    return noise.cumsum(axis=2).clip(-20_000, 20_000).astype(np.int16)
+
+
+def fill(warehouse: Warehouse, digital: np.ndarray[Any, Any], *, prefix: str = "x") -> list[str]:
+    """Put records with these counts into a warehouse; returns their ids."""
+    names = [f"{prefix}/{i:05d}" for i in range(len(digital))]
+    waveforms = [
+        {
+            "record_id": name,
+            "gain": [GAIN] * 12,
+            "baseline": [0] * 12,
+            **{column: one[k].tolist() for k, column in enumerate(COLUMNS)},
+        }
+        for name, one in zip(names, digital, strict=True)
+    ]
+    records = [
+        {
+            "record_id": name,
+            "dataset": prefix,
+            "rate_hz": RATE_HZ,
+            "n_samples": digital.shape[2],
+            "leads": list(LEADS),
+            "age": 20.0 + i,
+        }
+        for i, name in enumerate(names)
+    ]
+    for table, rows in (("waveforms", waveforms), ("records", records)):
+        schema = table_schema(table).arrow
+        columns = [field for field in schema if field.name in rows[0]]
+        warehouse.append(table, pa.Table.from_pylist(rows, pa.schema(columns)), command="test")
+    return names
+
+
+def vectors(warehouse: Warehouse) -> dict[str, np.ndarray[Any, Any]]:
+    rows = warehouse.table("embeddings").read().to_pylist()
+    return {row["record_id"]: np.asarray(row["embedding"]) for row in rows}
+
+
+@pytest.fixture(params=["ecgfm.mini", "stmem.mini"])
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    return load_encoder(request.param, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse.create(tmp_path / "w")
+
+
+def test_vectors_are_the_mean_of_the_bare_encoders_windows(
+    warehouse: Warehouse, encoder: Encoder
+) -> None:
+    digital = signals(5)
+    names = fill(warehouse, digital)
+    result = embed(warehouse, encoder, batch_size=2)
+    assert (result.embedded, result.existing, result.rejected) == (5, 0, 0)
+    stored = vectors(warehouse)
+    for name, counts in zip(names, digital, strict=True):
+        windows = encoder.prepare(counts / GAIN, rate_hz=RATE_HZ, leads=LEADS)
+        expected = encoder.embed(windows).mean(axis=0)
+        assert np.abs(stored[name] - expected).max() < 1e-5
+    row = warehouse.table("models").read().to_pylist()[0]
+    assert row["weights_sha256"] == encoder.weights_sha256
+    assert json.loads(row["contract"]) == json.loads(json.dumps(encoder.contract))
+
+
+def test_a_second_run_changes_nothing(warehouse: Warehouse, encoder: Encoder) -> None:
+    fill(warehouse, signals(3))
+    embed(warehouse, encoder)
+    before = warehouse.versions()
+    again = embed(warehouse, encoder)
+    assert (again.embedded, again.existing) == (0, 3)
+    assert warehouse.versions() == before
+
+
+def test_only_what_is_missing_is_embedded(warehouse: Warehouse) -> None:
+    encoder = load_encoder("ecgfm.mini", device="cpu", precision="fp32")
+    fill(warehouse, signals(4))
+    assert embed(warehouse, encoder, where="age < 22").embedded == 2
+    fill(warehouse, signals(2, seed=1), prefix="y")
+    plan = embed(warehouse, encoder, dry_run=True)
+    assert (plan.embedded, plan.existing) == (4, 2)
+    assert embed(warehouse, encoder).embedded == 4
+    assert len(vectors(warehouse)) == 6
+
+
+def test_a_bad_predicate_is_one_clear_error(warehouse: Warehouse) -> None:
+    encoder = load_encoder("ecgfm.mini", device="cpu", precision="fp32")
+    with pytest.raises(QueryError, match="agee"):
+        embed(warehouse, encoder, where="agee > 3")
+
+
+def test_records_that_do_not_fit_are_counted_by_reason(
+    warehouse: Warehouse, encoder: Encoder
+) -> None:
+    lost = signals(1, seed=1)
+    lost[0, 3, 100] = INVALID
+    fill(warehouse, signals(2))
+    fill(warehouse, lost, prefix="nan")
+    fill(warehouse, signals(2, seconds=3), prefix="short")
+    result = embed(warehouse, encoder)
+    assert result.embedded == 2
+    assert result.skipped == {"NaN": 1, "too short": 2}
+    assert set(vectors(warehouse)) == {"x/00000", "x/00001"}
+
+
+def test_windows_are_kept_on_request(warehouse: Warehouse) -> None:
+    encoder = load_encoder("stmem.mini", device="cpu", precision="fp32")
+    fill(warehouse, signals(2))
+    embed(warehouse, encoder)
+    embed(warehouse, encoder, keep_windows=True)
+    rows = warehouse.table("windows").read().to_pylist()
+    assert [(row["record_id"], row["window"], row["start_s"]) for row in rows] == [
+        (name, k, start) for name in ("x/00000", "x/00001") for k, start in enumerate((0, 0.5, 1))
+    ]
+    mean = np.mean([row["embedding"] for row in rows[:3]], axis=0)
+    assert np.abs(mean - vectors(warehouse)["x/00000"]).max() < 1e-6
+    assert embed(warehouse, encoder, keep_windows=True).embedded == 0
+
+
+def test_overwriting_gives_the_same_vectors_again(warehouse: Warehouse) -> None:
+    encoder = load_encoder("ecgfm.mini", device="cpu", precision="fp32")
+    fill(warehouse, signals(3))
+    embed(warehouse, encoder)
+    first = vectors(warehouse)
+    assert embed(warehouse, encoder, overwrite=True).embedded == 3
+    second = vectors(warehouse)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+class _Meter:
+    """Counts records and can act after some of them."""
+
+    def __init__(self, action: Callable[[], None] | None = None, *, after: int = 0) -> None:
+        self.done, self.rejected, self.notes = 0, 0, [""]
+        self._action, self._after = action, after
+
+    def start(self, total: int, unit: str) -> None:
+        self.total, self.unit = total, unit
+
+    def advance(self, done: int = 1, *, rejected: int = 0) -> None:
+        self.done += done
+        self.rejected += rejected
+        if self._action is not None and self.done >= self._after:
+            self._action()
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_progress_and_terms_are_told_once(warehouse: Warehouse) -> None:
+    encoder = load_encoder("stmem.mini", device="cpu", precision="fp32")
+    fill(warehouse, signals(3))
+    first, second = _Meter(), _Meter()
+    embed(warehouse, encoder, where="age = 20", progress=first)
+    embed(warehouse, encoder, progress=second)
+    assert (first.done, first.total, first.unit) == (1, 1, "records")
+    assert "untrained" in first.notes[-1]
+    assert all(citation in first.notes[-1] for citation in encoder.spec.citations)
+    assert second.notes == [""]
+
+
+def test_an_interrupted_run_keeps_what_was_done(warehouse: Warehouse) -> None:
+    encoder = load_encoder("ecgfm.mini", device="cpu", precision="fp32")
+    fill(warehouse, signals(6))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(warehouse, encoder, batch_size=2, progress=_Meter(interrupt, after=4))
+    assert 0 < len(vectors(warehouse)) < 6
+    done = embed(warehouse, encoder)
+    assert done.existing + done.embedded == 6
+    assert done.existing > 0
+    assert len(vectors(warehouse)) == 6
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_process_is_finished_by_the_next(
+    warehouse: Warehouse, start: Callable[..., subprocess.Popen[str]], blow: signal.Signals
+) -> None:
+    names = fill(warehouse, signals(300))
+    process = start("-w", warehouse.root, "embed", "--model", "stmem.mini", "--batch-size", "2")
+    deadline = time.monotonic() + 60
+    while not warehouse.table("models").files() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(blow)
+    _, told = process.communicate()
+    assert process.returncode == (130 if blow is signal.SIGINT else -signal.SIGKILL)
+    assert blow is signal.SIGKILL or "interrupted" in told
+    with Store(warehouse.root) as store:
+        store.embed("stmem.mini", device="cpu", precision="fp32")
+        before = store.warehouse.versions()
+        assert store.embed("stmem.mini", device="cpu", precision="fp32").existing == 300
+        assert store.warehouse.versions() == before
+    assert sorted(warehouse.table("embeddings").read()["record_id"].to_pylist()) == names
+
+
+def test_two_processes_embed_each_record_once(
+    warehouse: Warehouse, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    names = fill(warehouse, signals(60))
+    arguments = ("-w", warehouse.root, "embed", "--model", "ecgfm.mini", "--json")
+    both = [start(*arguments), start(*arguments)]
+    for process in both:
+        process.communicate()
+        assert process.returncode == 0
+    assert sorted(warehouse.table("embeddings").read()["record_id"].to_pylist()) == names

@@ -1,0 +1,105 @@
+"""Every session in the README runs as it stands there, on real recordings and small weights."""
+
+from __future__ import annotations
+
+import csv
+import doctest
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.S)
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+SHELL = [text for kind, text in BLOCKS if kind == "bash" and not text.startswith("python3 -m venv")]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "ecgstore").rglob("*.py")
+    if not path.name.startswith("__")
+)
+
+
+@pytest.fixture(scope="module")
+def desk(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder as a reader of the README would have it."""
+    folder = tmp_path_factory.mktemp("desk")
+    goldens = test_data / "goldens"
+    (folder / "ptb-xl").symlink_to(test_data / "data" / "ptbxl")
+    for name, source in {
+        "st_mem_vit_base_encoder.pth": goldens / "stmem_tiny" / "st_mem_tiny_encoder.pth",
+        "mimic_iv_ecg_physionet_pretrained.pt": goldens / "ecgfm_tiny" / "pretrained.pt",
+    }.items():
+        (folder / name).symlink_to(source)
+    (folder / "my-ecgs").mkdir()
+    headers = sorted((test_data / "data" / "ptbxl" / "records100").rglob("*.hea"))[:40]
+    with (folder / "acs.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["ecg", "acs", "patient"])
+        for number, header in enumerate(headers):
+            for source in (header, header.with_suffix(".dat")):
+                shutil.copy(source, folder / "my-ecgs")
+            writer.writerow([header.stem, int(number % 3 == 0), f"P{number // 2}"])
+    return folder
+
+
+def call(command: list[str], desk: Path) -> str:
+    """Run a command at the desk with this environment's programs first on the path."""
+    programs = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        command,
+        cwd=desk,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def log_of(desk: Path) -> set[Path]:
+    return set((desk / "warehouse").rglob("_delta_log/*.json"))
+
+
+def test_the_sessions_run_and_agree(desk: Path) -> None:
+    session, encoder = PYTHON
+    printed = call([sys.executable, "-W", "error", "-c", session], desk)
+    for name in ("stmem", "ecgfm", "fusion"):
+        assert name in printed
+    call([sys.executable, "-W", "error", "-c", encoder], desk)
+
+    commits = log_of(desk)
+    main, cohort, clients = SHELL
+    lines = call(["bash", "-euo", "pipefail", "-c", main], desk).splitlines()
+    assert log_of(desk) == commits, "the shell session repeats the Python one and adds nothing"
+    assert (desk / "fusion.png").read_bytes().startswith(b"\x89PNG")
+    assert "</html>" in (desk / "mi10.html").read_text()
+    ingested = json.loads(lines[0])
+    assert (ingested["ingested"], ingested["existing"]) == (0, 374)
+
+    call(["bash", "-euo", "pipefail", "-c", cohort], desk)
+    assert log_of(desk) > commits
+    call(["bash", "-euo", "pipefail", "-c", clients], desk)
+    assert (desk / "tasks.parquet").exists()
+    client = (
+        "import duckdb\n"
+        "with duckdb.connect() as client:\n"
+        "    client.execute(open('init.sql').read())\n"
+        "    print(client.sql('select count(*) from records').fetchone()[0])"
+    )
+    assert call([sys.executable, "-c", client], desk).strip() == str(374 + 40)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert failed == 0
