@@ -98,6 +98,8 @@ def read(path: str | Path, *, reader: str = "auto") -> Record:
 def _locate(path: Path, names: Sequence[str]) -> tuple[Reader, Path]:
     """Return the reader of a file and the file that it is to be given."""
     known = [readers.get(name) for name in names]
+    if not path.name:
+        raise refuse(path, "not a file", "a folder holds no record of its own")
     suffix = path.suffix.lower()
     for entry in known:
         if suffix in entry.suffixes:
@@ -108,15 +110,22 @@ def _locate(path: Path, names: Sequence[str]) -> tuple[Reader, Path]:
             if suffix in entry.companions
             else path.with_name(path.name + entry.suffixes[0])
         )
-        if main.exists():
+        if _exists(main):
             return entry, main
     if suffix in UNSUPPORTED:
         detail = f"{UNSUPPORTED[suffix]} cannot be read"
         raise refuse(path, "unsupported format", detail, hint=_CONVERT)
     if any(suffix in entry.companions for entry in known):
         raise refuse(path, "missing file", "its header is not beside it")
-    if not path.exists():
+    if not _exists(path):
         raise refuse(path, "missing file", "there is no such file")
     suffixes = ", ".join(name for entry in known for name in entry.suffixes)
     detail = f"no reader knows this file; known suffixes: {suffixes}"
     raise refuse(path, "unknown format", detail, hint=_CONVERT)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False

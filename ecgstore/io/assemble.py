@@ -6,6 +6,7 @@ without clipping, and what a user should know of the signal becomes a quality fl
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["MAX_VALUES", "REASONS", "Signal", "assemble", "refuse"]
+__all__ = ["MAX_VALUES", "REASONS", "Signal", "assemble", "refuse", "standard_lead"]
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -52,6 +53,10 @@ REASONS: Mapping[str, str] = MappingProxyType(
 
 MAX_VALUES = 2**28
 """Samples of all leads together that a record may have: 24 h of 12 leads at 250 Hz."""
+
+
+standard_lead = functools.lru_cache(maxsize=1024)(lead_name)
+"""`ecgstore.record.lead_name`, remembered: archives spell the same few names a million times."""
 
 
 def refuse(path: Path, reason: str, detail: str, *, hint: str | None = None) -> ReadError:
@@ -118,7 +123,7 @@ def assemble(
     by_lead: dict[str, Signal] = {}
     left_out = list(others)
     for signal in signals:
-        lead = lead_name(signal.name)
+        lead = standard_lead(signal.name)
         if lead is None:
             left_out.append(signal.name)
         elif lead in by_lead:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ecgstore.io.assemble import MAX_VALUES, Signal, assemble, refuse
+from ecgstore.io.assemble import MAX_VALUES, Signal, assemble, refuse, standard_lead
 from ecgstore.io.wfdb_header import Header, HeaderError, SignalLine, parse_header
-from ecgstore.record import INVALID, lead_name
+from ecgstore.record import INVALID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,11 +127,11 @@ def _header(path: Path, digest: _Digest) -> Header:
 
 def _read_signals(path: Path, header: Header, digest: _Digest) -> _Part:
     """Read the standard leads of a header without segments."""
-    wanted = [line for line in header.signals if lead_name(line.name)]
+    wanted = [line for line in header.signals if standard_lead(line.name)]
     others = [
         line.name or f"signal {number}"
         for number, line in enumerate(header.signals, 1)
-        if not lead_name(line.name)
+        if not standard_lead(line.name)
     ]
     if not wanted:
         return _Part([], header.rate_hz, others, [])
@@ -154,7 +154,7 @@ def _read_signals(path: Path, header: Header, digest: _Digest) -> _Part:
     signals = [
         _signal(path, line, stored)
         for line, stored in zip(header.signals, counts, strict=True)
-        if lead_name(line.name)
+        if standard_lead(line.name)
     ]
     return _Part(signals, header.rate_hz * wanted[0].per_frame, others, quality)
 
@@ -273,7 +273,7 @@ def _joined(
 ) -> list[Signal]:
     joined: dict[str, Signal] = {}
     for start, length, part in parts:
-        names = [lead_name(signal.name) for signal in part.signals]
+        names = [standard_lead(signal.name) for signal in part.signals]
         if len(set(names)) < len(names):
             raise refuse(path, "duplicate leads", "a segment holds one lead twice")
         for lead, signal in zip(names, part.signals, strict=True):

@@ -7,6 +7,7 @@ line a signal or a segment; ``#`` starts a comment. Nothing here opens a file.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ _FORMAT = re.compile(
 _GAIN = re.compile(
     r"(?P<gain>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:\((?P<baseline>[+-]?\d{1,10})\))?(?:/(?P<units>\S+))?"
 )
-_INTEGER = re.compile(r"[+-]?\d{1,10}")
 _BASE_TIME = re.compile(r"(?:(\d{1,2}):)?(\d{1,2}):(\d{1,2})(?:\.(\d{1,6})\d*)?")
 _BASE_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
 # Both dialects of the PhysioNet challenges ("Age: 85", " Age: 85"), PTB ("age: 81") and the
@@ -156,31 +156,55 @@ def _split(data: bytes) -> tuple[list[str], list[str]]:
 
 def _signal(line: str) -> SignalLine:
     fields = line.split(None, 8)
-    form = _FORMAT.fullmatch(fields[1]) if len(fields) > 1 else None
-    gain = _GAIN.fullmatch(fields[2] if len(fields) > 2 else "0")
-    if form is None or gain is None:
+    if len(fields) < 2:
         msg = f"{_short(line)} is not a signal line"
         raise HeaderError(msg)
     # ADC resolution, ADC zero, initial value, checksum, block size
     numbers = [_integer(field) for field in fields[3:8]]
-    zero = numbers[1] if len(numbers) > 1 else 0
-    counts_per_unit = float(gain["gain"])
-    if not math.isfinite(counts_per_unit):
-        msg = f"{_short(fields[2])} is not a gain"
-        raise HeaderError(msg)
+    form, per_frame, skew, offset = _storage(fields[1])
+    gain, baseline, units = _scale(fields[2] if len(fields) > 2 else "0")
+    if baseline is None:
+        baseline = numbers[1] if len(numbers) > 1 else 0
     return SignalLine(
         file=fields[0],
-        format=int(form["format"]),
-        per_frame=int(form["per_frame"] or 1),
-        skew=int(form["skew"] or 0),
-        offset=int(form["offset"] or 0),
-        gain=counts_per_unit or _DEFAULT_GAIN,
-        baseline=int(gain["baseline"]) if gain["baseline"] else zero,
-        units=gain["units"] or "mV",
+        format=form,
+        per_frame=per_frame,
+        skew=skew,
+        offset=offset,
+        gain=gain,
+        baseline=baseline,
+        units=units,
         initial=numbers[2] if len(numbers) > 2 else None,
         checksum=numbers[3] if len(numbers) > 3 else None,
         name=fields[8].strip() if len(fields) > 8 else "",
     )
+
+
+@functools.lru_cache(maxsize=256)  # an archive repeats a handful of these in every header
+def _storage(field: str) -> tuple[int, int, int, int]:
+    """Return format, samples per frame, skew and byte offset."""
+    match = _FORMAT.fullmatch(field)
+    if match is None:
+        msg = f"{_short(field)} is not a signal format"
+        raise HeaderError(msg)
+    parts = match["format"], match["per_frame"] or 1, match["skew"] or 0, match["offset"] or 0
+    form, per_frame, skew, offset = (int(part) for part in parts)
+    if per_frame == 0:
+        msg = "a signal has no samples in a frame"
+        raise HeaderError(msg)
+    return form, per_frame, skew, offset
+
+
+@functools.lru_cache(maxsize=256)
+def _scale(field: str) -> tuple[float, int | None, str]:
+    """Return gain, baseline where there is one, and units."""
+    match = _GAIN.fullmatch(field)
+    gain = float(match["gain"]) if match else math.nan
+    if match is None or not math.isfinite(gain):
+        msg = f"{_short(field)} is not a gain"
+        raise HeaderError(msg)
+    baseline = int(match["baseline"]) if match["baseline"] else None
+    return gain or _DEFAULT_GAIN, baseline, match["units"] or "mV"
 
 
 def _segment(line: str) -> tuple[str, int]:
@@ -192,7 +216,8 @@ def _segment(line: str) -> tuple[str, int]:
 
 
 def _integer(field: str) -> int:
-    if not _INTEGER.fullmatch(field):
+    digits = field[1:] if field[0] in "+-" else field
+    if not digits.isdecimal() or len(digits) > 10:
         msg = f"{_short(field)} stands where a whole number was expected"
         raise HeaderError(msg)
     return int(field)
