@@ -10,27 +10,25 @@ from __future__ import annotations
 import json
 import random
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 import deltalake
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from ecgstore import settings
 from ecgstore.errors import EcgStoreError, SchemaError, WarehouseError
+from ecgstore.keys import as_keys, check_unique, found, holding, matching, open_shards, same_rows
 from ecgstore.shards import Shard, check_rows, sync, write_failed, write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    import pyarrow.compute as pc
 
     from ecgstore.schema import TableSchema
 
@@ -43,7 +41,6 @@ _PROPERTIES = {
 }
 _ATTEMPTS = 200
 _PAUSE_S = (0.005, 0.5)  # first and longest mean pause between attempts
-_FILE, _ROW = "__filename", "__row"
 
 
 class Table:
@@ -69,21 +66,12 @@ class Table:
         self.folder = folder.absolute()
         self.schema = schema
         self._pinned = version is not None
-        with self._translated():
+        with _translated(self.folder):
             self._delta = deltalake.DeltaTable(self.folder, version=version)
-            if self._layout > schema.version:
-                msg = (
-                    f"Table {schema.name!r} has layout {self._layout}; "
-                    f"this ecgstore knows layout {schema.version} at most."
-                )
-                raise SchemaError(
-                    msg,
-                    table=schema.name,
-                    found=self._layout,
-                    wanted=schema.version,
-                    hint="Install the ecgstore that wrote the warehouse, or a newer one.",
-                )
-            self._check_erased()
+            self._check_layout()
+            if self._pinned and not all(file.exists() for file in self.files()):
+                msg = f"Version {version} of table {schema.name!r} names shards that were erased."
+                raise WarehouseError(msg, path=self.folder, hint="Open a newer version.")
 
     @classmethod
     def create(cls, folder: Path, schema: TableSchema) -> Self:
@@ -93,26 +81,22 @@ class Table:
             WarehouseError: The folder cannot be written.
         """
         folder = folder.absolute()
-        if not deltalake.DeltaTable.is_deltatable(str(folder)):
-            try:
+        with _translated(folder):
+            if not deltalake.DeltaTable.is_deltatable(str(folder)):
                 folder.mkdir(parents=True, exist_ok=True)
-                deltalake.DeltaTable.create(
-                    folder,
-                    schema.arrow,
-                    mode="ignore",
-                    name=schema.name,
-                    description=schema.summary,
-                    configuration={**_PROPERTIES, _VERSION: str(schema.version)},
-                    raise_if_key_not_exists=False,
-                )
+                with suppress(CommitFailedError):  # somebody else made it meanwhile
+                    deltalake.DeltaTable.create(
+                        folder,
+                        schema.arrow,
+                        mode="ignore",
+                        name=schema.name,
+                        description=schema.summary,
+                        configuration={**_PROPERTIES, _VERSION: str(schema.version)},
+                        raise_if_key_not_exists=False,
+                    )
                 _sync_log(folder, 0)
                 sync(folder)
                 sync(folder.parent)
-            except OSError as error:
-                raise write_failed(folder, error) from error
-            except DeltaError as error:
-                if not deltalake.DeltaTable.is_deltatable(str(folder)):
-                    raise _broken(folder, error) from error
         return cls(folder, schema)
 
     @property
@@ -122,7 +106,7 @@ class Table:
 
     def files(self) -> list[Path]:
         """List the shards of this version, oldest first."""
-        with self._translated():
+        with _translated(self.folder):
             actions = pa.table(self._delta.get_add_actions())
         order = actions.sort_by([("modification_time", "ascending"), ("path", "ascending")])
         return [self.folder / name for name in order["path"].to_pylist()]
@@ -139,17 +123,13 @@ class Table:
         Raises:
             WarehouseError: A shard is missing or damaged.
         """
-        with self._translated():
-            return self._dataset(self.files()).to_table(
+        with _translated(self.folder):
+            return open_shards(self.schema, self.files()).to_table(
                 columns=None if columns is None else list(columns), filter=where
             )
 
     def append(self, rows: pa.Table, *, command: str) -> int:
-        """Add the rows whose key is not there yet, in one commit.
-
-        Args:
-            rows: Rows to add, no key twice.
-            command: What is being done, kept in the log.
+        """Add the rows whose key is not there yet, in one commit whose log entry names `command`.
 
         Returns:
             Rows added. When it is 0 there was no commit.
@@ -159,13 +139,13 @@ class Table:
             WarehouseError: They could not be written; nothing was committed.
         """
         rows = check_rows(self.schema, rows)
-        self._check_unique(rows)
-        seen: set[str] = set()
+        check_unique(self.schema, rows)
+        key, seen = list(self.schema.key), set[str]()
         shards: list[Shard] | None = None
 
         def attempt() -> int:
             nonlocal rows, shards
-            missing = ~_found(rows, self._matching(rows.select(self.schema.key), seen))
+            missing = ~found(rows, self._fresh(rows.select(key), seen), key)
             if not missing.all():
                 rows, shards = rows.filter(missing), None
             if shards is None:
@@ -186,28 +166,32 @@ class Table:
             SchemaError: The shards hold a key twice.
             WarehouseError: They could not be read or written; nothing was committed.
         """
-        with self._translated():
-            pending = [(shard, self._keys(shard)) for shard in shards]
-        if not pending:
-            return 0
-        self._check_unique(pa.concat_tables([keys for _, keys in pending]))
-        seen: set[str] = set()
+
+        def with_keys(shard: Shard) -> tuple[Shard, pa.Table]:
+            return shard, open_shards(self.schema, [shard.path]).to_table(columns=key)
+
+        key, seen = list(self.schema.key), set[str]()
+        with _translated(self.folder):
+            pending = [with_keys(shard) for shard in shards]
+        if pending:
+            check_unique(self.schema, pa.concat_tables([keys for _, keys in pending]))
 
         def attempt() -> int:
             nonlocal pending
-            wanted = pa.concat_tables([keys for _, keys in pending])
-            stored, left = self._matching(wanted, seen), []
+            if not pending:
+                return 0
+            stored = self._fresh(pa.concat_tables([keys for _, keys in pending]), seen)
+            left = []
             for shard, keys in pending:
-                missing = ~_found(keys, stored)
+                missing = ~found(keys, stored, key)
                 if missing.all():
                     left.append((shard, keys))
                 elif missing.any():
-                    rows = self._dataset([shard.path]).to_table().filter(missing)
-                    fresh = write_shards(self.folder, self.schema, rows)
-                    left += [(part, self._keys(part)) for part in fresh]
-            pending = left or [(shard, keys.slice(0, 0)) for shard, keys in pending[:1]]
-            added = [shard for shard, _ in left]
-            return self._commit(added, command=command, added=sum(s.rows for s in added))
+                    rows = open_shards(self.schema, [shard.path]).to_table().filter(missing)
+                    left += map(with_keys, write_shards(self.folder, self.schema, rows))
+            pending = left
+            added = sum(keys.num_rows for _, keys in pending)
+            return self._commit([shard for shard, _ in pending], command=command, added=added)
 
         return self._until_committed(attempt)
 
@@ -222,14 +206,14 @@ class Table:
             WarehouseError: They could not be written; nothing was committed.
         """
         rows = check_rows(self.schema, rows)
-        self._check_unique(rows)
+        check_unique(self.schema, rows)
         shards: list[Shard] | None = None
 
         def attempt() -> int:
             nonlocal shards
             keys = rows.select(self.schema.key)
-            touched, displaced = self._holding(keys)
-            if displaced == rows.num_rows and self._holds(touched, rows):
+            touched, displaced = holding(self.schema, self.files(), keys)
+            if displaced == rows.num_rows and same_rows(self.schema, touched, rows):
                 return 0
             if shards is None:
                 shards = write_shards(self.folder, self.schema, rows)
@@ -248,23 +232,19 @@ class Table:
 
         Args:
             keys: Values to look for; its columns are any of the table's. NULL matches nothing.
-            command: What is being done, kept in the log.
+            command: Named in the log.
 
         Returns:
             Rows removed. When it is 0 there was no commit.
 
         Raises:
-            SchemaError: The table has no such column.
+            SchemaError: The table has no such column, or it is of another type.
             WarehouseError: The rest could not be written; nothing was committed.
         """
-        wanted = [name for name in keys.column_names if name not in self.schema.arrow.names]
-        if wanted or not keys.column_names:
-            msg = f"Table {self.schema.name!r} cannot be searched by {wanted or 'no column'}."
-            raise SchemaError(msg, table=self.schema.name, found=wanted)
-        keys = keys.cast(pa.schema([self.schema.arrow.field(n) for n in keys.column_names]))
+        keys = as_keys(self.schema, keys)
 
         def attempt() -> int:
-            touched, displaced = self._holding(keys)
+            touched, displaced = holding(self.schema, self.files(), keys)
             rest = self._rest(touched, keys)
             self._commit(rest, touched, command=command, removed=displaced)
             return displaced
@@ -278,7 +258,7 @@ class Table:
         """
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         limit = at.timestamp() * 1000
-        with self._translated():
+        with _translated(self.folder):
             history = self._delta.history()
         return max((int(c["version"]) for c in history if c["timestamp"] <= limit), default=None)
 
@@ -286,68 +266,27 @@ class Table:
     def _layout(self) -> int:
         return int(self._delta.metadata().configuration.get(_VERSION, "1"))
 
-    def _dataset(self, files: Sequence[Path]) -> pads.Dataset:
-        return pads.dataset([str(f) for f in files], schema=self.schema.arrow, format="parquet")
-
-    def _keys(self, shard: Shard) -> pa.Table:
-        return self._dataset([shard.path]).to_table(columns=list(self.schema.key))
-
-    def _matching(self, keys: pa.Table, seen: set[str] | None = None) -> pa.Table:
-        """Read the columns of `keys`, and the file of each row, where the values may match.
-
-        Files named in `seen` are left out and those read are added to it: a shard never changes.
-        """
-        seen = set() if seen is None else seen
+    def _fresh(self, keys: pa.Table, seen: set[str]) -> pa.Table:
+        """Look `keys` up in the shards not yet in `seen`, and put them there."""
         files = [file for file in self.files() if file.name not in seen]
         seen.update(file.name for file in files)
-        if not files or not keys.num_rows:
-            return keys.slice(0, 0).append_column(_FILE, pa.array([], pa.string()))
-        columns = [*keys.column_names, _FILE]
-        return self._dataset(files).to_table(columns=columns, filter=_bounds(keys))
-
-    def _holding(self, keys: pa.Table) -> tuple[list[Path], int]:
-        """Return the shards that hold rows matching `keys`, and how many rows match."""
-        stored = self._matching(keys)
-        stored = stored.filter(_found(stored.select(keys.column_names), keys))
-        names = set(stored[_FILE].unique().to_pylist())
-        return [file for file in self.files() if str(file) in names], stored.num_rows
-
-    def _holds(self, files: list[Path], rows: pa.Table) -> bool:
-        """Tell whether the rows of these keys are stored exactly so."""
-        order = [(name, "ascending") for name in self.schema.key]
-        stored = self._dataset(files).to_table(filter=_bounds(rows.select(self.schema.key)))
-        stored = stored.filter(_found(stored.select(self.schema.key), rows))
-        return bool(stored.sort_by(order).equals(rows.sort_by(order)))
+        return matching(self.schema, files, keys)
 
     def _rest(self, files: list[Path], keys: pa.Table) -> list[Shard]:
         """Write each shard anew without the rows that match `keys`."""
         rest = []
         for file in files:
-            rows = self._dataset([file]).to_table()
-            rows = rows.filter(~_found(rows.select(keys.column_names), keys))
+            rows = open_shards(self.schema, [file]).to_table()
+            rows = rows.filter(~found(rows, keys, keys.column_names))
             rest += write_shards(self.folder, self.schema, rows)
         return rest
-
-    def _check_unique(self, rows: pa.Table) -> None:
-        distinct = rows.group_by(list(self.schema.key)).aggregate([]).num_rows
-        if distinct < rows.num_rows:
-            msg = (
-                f"Table {self.schema.name!r}: {rows.num_rows - distinct} of {rows.num_rows} rows "
-                f"repeat the key ({', '.join(self.schema.key)}) of another."
-            )
-            raise SchemaError(msg, table=self.schema.name, found=distinct, wanted=rows.num_rows)
-
-    def _check_erased(self) -> None:
-        if self._pinned and any(not file.exists() for file in self.files()):
-            msg = f"Version {self.version} of table {self.schema.name!r} names erased shards."
-            raise WarehouseError(msg, path=self.folder, hint="Open a newer version.")
 
     def _until_committed(self, attempt: Callable[[], int]) -> int:
         """Run `attempt` until it commits or has nothing to do, on the newest version each time."""
         if self._pinned:
             msg = f"Table {self.schema.name!r} was opened at version {self.version}: read-only."
             raise WarehouseError(msg, path=self.folder)
-        with self._translated():
+        with _translated(self.folder):
             for turn in range(_ATTEMPTS):
                 try:
                     self._delta.update_incremental()
@@ -369,73 +308,76 @@ class Table:
         added: int = 0,
         removed: int = 0,
     ) -> int:
-        """Commit on top of the version seen, put the log on disk, and return `added`.
-
-        Raises:
-            CommitFailedError: Somebody else committed first.
-        """
+        """Commit on top of the version seen or raise CommitFailedError; return `added`."""
         new = {shard.path.name: shard for shard in shards}
         old = {file.name for file in removed_files}
         now = time.time_ns() // 1_000_000
-        actions = [
-            *(
-                RemoveAction(name, data_change=True, deletion_timestamp=now)
-                for name in old - {*new}
-            ),
-            *(_add_action(shard) for name, shard in new.items() if name not in old),
+        gone = [
+            RemoveAction(name, data_change=True, deletion_timestamp=now) for name in old - {*new}
         ]
-        if not actions:
+        come = [_add_action(shard) for name, shard in new.items() if name not in old]
+        if not gone and not come:
             return 0
-        details = {
-            "command": command,
-            "rowsAdded": added,
-            "rowsRemoved": removed,
-            "codeVersion": settings.code_version(),
-        }
         self._delta.create_write_transaction(
-            actions,
+            [*gone, *come],
             mode="append",
             schema=self._delta.schema(),
-            commit_properties=CommitProperties(max_commit_retries=0, custom_metadata=details),
+            commit_properties=_swap(command=command, rowsAdded=added, rowsRemoved=removed),
         )
         _sync_log(self.folder, self.version + 1)
         self._delta.update_incremental()
         return added
 
+    def _check_layout(self) -> None:
+        if self._layout > self.schema.version:
+            msg = (
+                f"Table {self.schema.name!r} has layout {self._layout}; "
+                f"this ecgstore knows layout {self.schema.version} at most."
+            )
+            hint = "Install the ecgstore that wrote the warehouse, or a newer one."
+            found, wanted = self._layout, self.schema.version
+            raise SchemaError(msg, table=self.schema.name, found=found, wanted=wanted, hint=hint)
+
     def _upgrade(self) -> None:
         """Add the columns that came with a newer layout; shards without them read as NULL."""
+        self._check_layout()
         if self._layout == self.schema.version:
             return
         present = {field.name for field in self._delta.schema().fields}
-        wanted = deltalake.Schema.from_arrow(self.schema.arrow).fields
-        if fresh := [field for field in wanted if field.name not in present]:
-            self._delta.alter.add_columns(fresh)
+        fields = deltalake.Schema.from_arrow(self.schema.arrow).fields
+        if fresh := [field for field in fields if field.name not in present]:
+            self._delta.alter.add_columns(fresh, commit_properties=_swap())
             self._delta.update_incremental()
-        self._delta.alter.set_table_properties({_VERSION: str(self.schema.version)})
+        properties = {_VERSION: str(self.schema.version)}
+        self._delta.alter.set_table_properties(
+            properties, raise_if_not_exists=False, commit_properties=_swap()
+        )
         self._delta.update_incremental()
         _sync_log(self.folder, self.version)
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Let every foreign error leave as one of ours."""
-        try:
-            yield
-        except EcgStoreError:
-            raise
-        except TableNotFoundError as error:
-            msg = f"There is no table {self.schema.name!r} in {str(self.folder.parent)!r}."
-            hint = "Make the warehouse with: ecgstore init"
-            raise WarehouseError(msg, path=self.folder, hint=hint) from error
-        except (DeltaError, FileNotFoundError, pa.ArrowException) as error:
-            raise _broken(self.folder, error) from error
-        except OSError as error:
-            raise write_failed(self.folder, error) from error
+
+@contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    """Let every foreign error leave as one of ours, of one line."""
+    try:
+        yield
+    except EcgStoreError:
+        raise
+    except TableNotFoundError as error:
+        msg = f"There is no table in {str(folder)!r}."
+        raise WarehouseError(msg, path=folder, hint="Make it with: ecgstore init") from error
+    except (DeltaError, FileNotFoundError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        msg = f"The table in {str(folder)!r} could not be read or written: {reason}"
+        raise WarehouseError(msg, path=folder) from error
+    except OSError as error:
+        raise write_failed(folder, error) from error
 
 
-def _broken(folder: Path, error: Exception) -> WarehouseError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    msg = f"The table in {str(folder)!r} could not be read or written: {reason}"
-    return WarehouseError(msg, path=folder)
+def _swap(**details: str | int) -> CommitProperties:
+    """Return the properties of a commit that fails when the version has moved on."""
+    details["codeVersion"] = settings.code_version()
+    return CommitProperties(max_commit_retries=0, custom_metadata=details)
 
 
 def _sync_log(folder: Path, version: int) -> None:
@@ -455,26 +397,3 @@ def _add_action(shard: Shard) -> AddAction:
         data_change=True,
         stats=json.dumps({"numRecords": shard.rows}),
     )
-
-
-def _found(keys: pa.Table, stored: pa.Table) -> NDArray[np.bool_]:
-    """Mark the rows of `keys` whose values occur in `stored`, columns matched by name."""
-    names = [name for name in keys.column_names if name in stored.column_names and name != _FILE]
-    indexed = keys.select(names).append_column(_ROW, pa.array(np.arange(keys.num_rows)))
-    hits = indexed.join(stored.select(names), keys=names, join_type="left semi")
-    found = np.zeros(keys.num_rows, dtype=bool)
-    found[hits[_ROW].to_numpy()] = True
-    return found
-
-
-def _bounds(keys: pa.Table) -> pc.Expression:
-    """Return a filter that every matching row passes, cheap enough to skip whole row groups."""
-    bounds = pc.scalar(True)  # noqa: FBT003  (the constant expression, not an option)
-    for name in keys.column_names:
-        limits = pc.min_max(keys[name])
-        least, most = limits["min"], limits["max"]
-        if least == most:
-            bounds &= pads.field(name) == least
-        else:
-            bounds &= (pads.field(name) >= least) & (pads.field(name) <= most)
-    return bounds

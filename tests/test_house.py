@@ -28,6 +28,7 @@ LEVELS: dict[str, int] = {
     "datasets": 12,
     "models": 13,
     "waveforms": 14,
+    "keys": 15,
     "shards": 15,
     "tables": 16,
     "warehouse": 17,
