@@ -27,6 +27,7 @@ __all__ = ["MAX_VALUES", "REASONS", "Signal", "assemble", "refuse", "standard_le
 REASONS: Mapping[str, str] = MappingProxyType(
     {
         "bad header": "the header does not follow the format",
+        "bad name": "the file's name is not text in UTF-8",
         "bad metadata": "a row of the dataset's own table cannot be used",
         "decoder failed": "the decoding library gave up on the samples",
         "duplicate leads": "two signals carry the name of one lead",
