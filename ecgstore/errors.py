@@ -58,6 +58,19 @@ class EcgStoreError(Exception):
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n{self.hint}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Make errors cross process borders whole, whatever keyword arguments they took."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    kind: type[EcgStoreError], args: tuple[object, ...], state: dict[str, object]
+) -> EcgStoreError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class ReadError(EcgStoreError, ValueError):
     """A file could not be read as an ECG.
@@ -83,16 +96,6 @@ class ReadError(EcgStoreError, ValueError):
         self.path = path
         self.reason = reason
         self.offset = offset
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Make the error cross process borders whole: it has keyword-only arguments."""
-        return _rebuild_read_error, (self.message, self.path, self.reason, self.offset, self.hint)
-
-
-def _rebuild_read_error(
-    message: str, path: Path | str, reason: str, offset: int | None, hint: str | None
-) -> ReadError:
-    return ReadError(message, path=path, reason=reason, offset=offset, hint=hint)
 
 
 class UnfitRecordError(EcgStoreError, ValueError):

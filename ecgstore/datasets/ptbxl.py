@@ -73,7 +73,7 @@ def collect(folders: Sequence[Path], *, rate: int | None = None) -> Collection:
         try:
             source = _source(root, row, order, classes)
             if source is None:
-                missing.append(Missing(row[order[0]], "missing file", "at neither rate"))
+                missing.append(Missing(f"{row[order[0]]}.hea", "missing file", "at neither rate"))
             elif source.name in sources:
                 missing.append(
                     Missing(f"{_DATABASE}:{line}", "bad metadata", "ecg_id occurs twice")

@@ -58,7 +58,7 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         ".xml": "XML of an ECG cart (GE MUSE, Philips, HL7 aECG or Schiller)",
         ".scp": "SCP-ECG (EN 1064)",
-        ".ecg": "ISHNE Holter or a vendor's own format",
+        ".ecg": "ISHNE Holter, a vendor's own format or WFDB annotations",
         ".dcm": "DICOM waveform",
         ".edf": "European Data Format",
         ".bdf": "BioSemi Data Format",
