@@ -5,5 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-installed = importlib.util.find_spec("ecgstore.cli") is not None
-importlib.import_module("ecgstore.cli.app" if installed else "cli.app").app()
+if __name__ == "__main__":  # worker processes import this file under another name
+    installed = importlib.util.find_spec("ecgstore.cli") is not None
+    importlib.import_module("ecgstore.cli.app" if installed else "cli.app").app()
