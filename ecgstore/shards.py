@@ -262,7 +262,7 @@ def _check_finite(schema: TableSchema, field: pa.Field, column: pa.ChunkedArray)
     for chunk in column.chunks:
         values = chunk.flatten()
         missing = values.null_count and not field.type.value_field.nullable
-        if missing or not np.isfinite(values.to_numpy(zero_copy_only=False)).all():
+        if missing or not np.isfinite(values.drop_null().to_numpy(zero_copy_only=False)).all():
             msg = f"Table {schema.name!r}: column {field.name!r} holds NaN, infinity or NULL."
             raise SchemaError(msg, table=schema.name, found="non-finite", wanted="finite numbers")
 
