@@ -1,0 +1,183 @@
+"""Encoders: what there is, how weights are loaded, and how a checkpoint is checked or converted.
+
+A model is a name in a registry with a frozen `ModelSpec`; a new one is one new file. Everything
+here needs PyTorch, which is why ``import ecgstore`` does not import it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ecgstore.errors import UsageError, WeightsError
+from ecgstore.models import ecgfm, stmem
+from ecgstore.models.encoder import Configuration, Encoder, Model, Weights, models
+from ecgstore.models.spec import ModelSpec
+from ecgstore.models.weights import digest_of, read_checkpoint, write_safetensors
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from ecgstore.models.weights import Checkpoint
+
+__all__ = [
+    "Configuration",
+    "Encoder",
+    "Model",
+    "ModelSpec",
+    "Weights",
+    "check_weights",
+    "convert_weights",
+    "ecgfm",
+    "get_spec",
+    "list_models",
+    "load_encoder",
+    "models",
+    "stmem",
+]
+
+_CHECKS = ("file", "family", "configuration", "tensors")
+
+
+def list_models(pattern: str = "*") -> list[ModelSpec]:
+    """Return the facts about every model whose name matches, such as ``stmem*``."""
+    return [models.get(name).spec for name in models.names(pattern)]
+
+
+def get_spec(name: str) -> ModelSpec:
+    """Return the facts about one model.
+
+    Raises:
+        UnknownNameError: There is no such model; the error names the nearest.
+    """
+    return models.get(name).spec
+
+
+def load_encoder(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    readout: str | None = None,
+) -> Encoder:
+    """Load a model with its weights, ready to prepare records and embed them.
+
+    Args:
+        name: Registry name, with ``:readout`` behind it if wanted.
+        weights: Checkpoint or safetensors file; models that are built in need none.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it.
+        readout: How to make a record's vector; one of ``spec.readouts``, the first by default.
+
+    Raises:
+        UnknownNameError: There is no such model or readout.
+        UsageError: The device or precision cannot be had.
+        WeightsError: The weights are absent, unsafe, damaged, or of another model.
+
+    Example:
+        >>> load_encoder("ecgfm.mini", device="cpu", precision="fp32").dim
+        64
+    """
+    bare, _, behind = name.partition(":")
+    model = models.get(bare)
+    spec = model.spec
+    if weights is not None:
+        checked = _read(model, Path(weights))
+    elif model.untrained is not None:
+        checked = _untrained(model, model.untrained)
+    else:
+        msg = f"{spec.name!r} needs weights, which ecgstore does not ship."
+        hint = f"{spec.weights_source}; then give its path: weights=PATH, or --weights PATH."
+        raise WeightsError(msg, model=spec.name, hint=hint)
+    chosen = readout or behind or spec.readouts[0]
+    return model.encoder(spec, checked, readout=chosen, device=device, precision=precision)
+
+
+def check_weights(name: str, path: str | Path) -> list[dict[str, object]]:
+    """Check a weights file step by step without building the network.
+
+    Returns:
+        One row a check with ``check``, ``result`` (``ok`` or ``failed``) and ``detail``. Checks
+        stop at the first that fails.
+    """
+    model = models.get(name.partition(":")[0])
+    rows: list[dict[str, object]] = []
+    try:
+        for detail in _examine(model, Path(path)):
+            rows.append({"check": _CHECKS[len(rows)], "result": "ok", "detail": detail})
+    except WeightsError as error:
+        check = _CHECKS[len(rows)]
+        rows.append({"check": check, "result": "failed", "detail": error.message})
+    return rows
+
+
+def convert_weights(name: str, path: str | Path, out: str | Path) -> Path:
+    """Write the encoder's part of a checkpoint to one safetensors file.
+
+    The file holds the float32 tensors (with a finetuned head, without what only pretraining
+    needs), the settings the tensors do not tell, and the SHA-256 of its source. It gives the
+    vectors of its source to the last bit. As a file of its own it has a digest of its own, so
+    `Encoder.version` differs, and by nothing else.
+
+    Raises:
+        UsageError: ``out`` holds something else, or cannot be written.
+        WeightsError: The checkpoint does not fit the model.
+    """
+    model = models.get(name.partition(":")[0])
+    source, target = Path(path), Path(out)
+    if target.exists() and target.samefile(source):
+        msg = f"{str(out)!r} is the file to convert."
+        raise UsageError(msg)
+    weights = _read(model, source)
+    settings = weights.configuration.settings()
+    write_safetensors(target, weights.tensors, settings=settings, source=weights.sha256)
+    return target
+
+
+def _untrained(model: Model, configuration: Configuration) -> Weights:
+    tensors = configuration.untrained(model.seed)
+    name = f"untrained (seed {model.seed})"
+    return Weights(name, digest_of(tensors), configuration, tensors)
+
+
+def _read(model: Model, path: Path) -> Weights:
+    """Read a file through every check."""
+    checks = _examine(model, path)
+    while True:
+        try:
+            next(checks)
+        except StopIteration as done:
+            weights: Weights = done.value
+            return weights
+
+
+def _examine(model: Model, path: Path) -> Generator[str, None, Weights]:
+    """Go through the checks of `_CHECKS`; yields what each found, returns the weights."""
+    name = model.spec.name
+    checkpoint = read_checkpoint(name, path)
+    known = dict(model.spec.known_weights).get(checkpoint.sha256)
+    recognised = f", recognised as {known}" if known else ""
+    yield (
+        f"{checkpoint.container}, {checkpoint.size} bytes, sha256 {checkpoint.sha256}"
+        f"{recognised}; read as: {checkpoint.reading}"
+    )
+    family = _family(checkpoint)
+    if family != model.encoder.family:
+        seen = f"looks like {family}" if family else "no known kind of checkpoint"
+        checkpoint.refuse(f"{seen}, expected {model.encoder.family}")
+    yield family
+    checkpoint = checkpoint.dense(model.encoder.select(checkpoint))
+    configuration = model.encoder.configuration.infer(checkpoint)
+    yield ", ".join(f"{key} {value}" for key, value in configuration.facts().items())
+    tensors = checkpoint.matched(configuration.shapes())
+    count = sum(tensor.numel() for tensor in tensors.values())
+    yield f"{len(tensors)} tensors, {count} parameters, all keys and shapes fit, all finite"
+    return Weights(path.name, checkpoint.sha256, configuration, tensors)
+
+
+def _family(checkpoint: Checkpoint) -> str | None:
+    """Return which known kind of checkpoint has these keys."""
+    encoders = dict.fromkeys(models.get(name).encoder for name in models)
+    families = (encoder.recognise(checkpoint) for encoder in encoders)
+    return next(filter(None, families), None)
