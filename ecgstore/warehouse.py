@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote
 
 from ecgstore.errors import WarehouseError
 from ecgstore.schema import TABLES, table_schema
@@ -43,7 +44,7 @@ class Warehouse:
     """
 
     def __init__(self, root: Path, *, at: datetime | Mapping[str, int] | None = None) -> None:
-        self.root = Path(root).absolute()
+        self.root = _usable(root)
         self.read_only = at is not None
         if not self._exists(_LAST):
             msg = f"There is no warehouse in {str(self.root)!r}."
@@ -64,7 +65,7 @@ class Warehouse:
         Raises:
             WarehouseError: The folder cannot be written.
         """
-        root = Path(root).absolute()
+        root = _usable(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -129,3 +130,11 @@ class Warehouse:
 
     def _seen(self, name: str) -> bool:
         return self._exists(name) and self._pinned.get(name, 0) is not None
+
+
+def _usable(root: Path) -> Path:
+    root = Path(root).absolute()
+    if unquote(str(root)) != str(root):  # delta-rs would look in the decoded folder
+        msg = f"A warehouse cannot lie in {str(root)!r}: '%' and two digits mean something else."
+        raise WarehouseError(msg, path=root, hint="Choose a folder without '%' in its path.")
+    return root
