@@ -1,0 +1,260 @@
+"""Bring ECG files into a warehouse: worker processes read and write shards, one parent commits.
+
+The parent commits shard by shard, ``records`` last: what is interrupted between two commits is
+finished by running the same command again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ecgstore import io, settings
+from ecgstore.datasets import collect
+from ecgstore.errors import ReadError, UsageError, WarehouseError
+from ecgstore.intake import BATCH_ROWS, Done, Task, reject, take_in
+from ecgstore.pool import run_tasks
+from ecgstore.progress import Silent
+from ecgstore.schema import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from ecgstore.datasets import Collection, Missing, Source
+    from ecgstore.progress import Progress
+    from ecgstore.warehouse import Warehouse
+
+__all__ = ["IngestResult", "ingest"]
+
+_COMMAND = "ingest"
+_SHARD_ROWS = TABLES["waveforms"].rows_per_file
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What an ingest did.
+
+    Attributes:
+        ingested: Records added; in a dry run, records that would be.
+        existing: Records that were there already.
+        rejected: Files refused.
+        seconds: Time taken.
+        reasons: Files refused, by reason.
+    """
+
+    ingested: int
+    existing: int
+    rejected: int
+    seconds: float
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[dict[str, object]]:
+        """One row an outcome, rejected files by reason."""
+        return [
+            {"outcome": "ingested", "reason": None, "records": self.ingested},
+            {"outcome": "existing", "reason": None, "records": self.existing},
+            *(
+                {"outcome": "rejected", "reason": reason, "records": count}
+                for reason, count in self.reasons.items()
+            ),
+        ]
+
+    def __repr__(self) -> str:
+        return (
+            f"IngestResult(ingested={self.ingested}, existing={self.existing}, "
+            f"rejected={self.rejected}, seconds={self.seconds:.1f})"
+        )
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<b>{self.ingested}</b> records ingested, {self.existing} there already, "
+            f"{self.rejected} rejected, {self.seconds:.1f} s"
+        )
+
+
+def ingest(
+    warehouse: Warehouse,
+    sources: Sequence[Path],
+    *,
+    dataset: str,
+    reader: str = "auto",
+    rate: int | None = None,
+    jobs: int | None = None,
+    limit: int | None = None,
+    on_error: Literal["skip", "stop"] = "skip",
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> IngestResult:
+    """Read ECG files into ``records``, ``waveforms`` and, where the dataset has any, ``labels``.
+
+    Records that are there already are not read again. A file that cannot be read becomes a row in
+    ``rejects``; it is tried again by the next ingest, and leaves ``rejects`` once it is fixed.
+    ``source_uri`` is ``dataset/path below the source folder``: no path of this machine is stored.
+
+    Args:
+        warehouse: Where to.
+        sources: Folders, or single files, that hold the dataset.
+        dataset: A known dataset, whose tables are then used, or a name of the user's own.
+        reader: Reader to use, or ``auto``.
+        rate: Sampling rate in Hz to prefer, where a dataset holds its records at several.
+        jobs: Processes; as many as `ecgstore.settings.threads` by default.
+        limit: Take only the first so many records of the dataset.
+        on_error: ``stop`` raises the first `ReadError`; shards committed before it stay.
+        dry_run: Read every file and count, but write nothing.
+        progress: Told of every batch.
+
+    Raises:
+        UsageError: The sources hold no ECGs or are not that dataset.
+        ReadError: A file cannot be read and `on_error` is ``stop``.
+        WarehouseError: The warehouse cannot be written.
+    """
+    began = time.monotonic()
+    progress = progress or Silent()
+    _check(warehouse, dataset, reader, dry_run=dry_run)
+    found = _listed(dataset, sources, rate)
+    for note in found.notes:
+        progress.note(note)
+    known = _existing(warehouse, dataset)
+    chosen = found.sources[:limit]
+    todo = sorted(
+        (source for source in chosen if f"{dataset}/{source.name}" not in known),
+        key=lambda source: (str(source.meta.get("patient_id", "")), source.name),
+    )
+    progress.start(len(todo) + len(found.missing), "records")
+    commit = _Committer(warehouse, dataset=dataset, write=not dry_run)
+    if found.missing:
+        if on_error == "stop":
+            first = found.missing[0]
+            msg = f"{first.uri!r}: {first.detail}."
+            raise ReadError(msg, path=first.uri, reason=first.reason)
+        commit(Done(rejects=[_announced(dataset, entry) for entry in found.missing]))
+        progress.advance(len(found.missing), rejected=len(found.missing))
+    jobs = min(settings.threads(jobs), math.ceil(len(todo) / BATCH_ROWS))
+    root = warehouse.root
+    tasks = [
+        Task(
+            folders=None if dry_run else (root / "waveforms", root / "labels"),
+            dataset=dataset,
+            reader=reader,
+            tasks=found.tasks,
+            sources=run,
+            stop=on_error == "stop",
+        )
+        for run in _runs(todo, jobs)
+    ]
+    run_tasks(
+        take_in,
+        tasks,
+        jobs=jobs,
+        finished=commit,
+        advance=lambda done, refused: progress.advance(done, rejected=refused),
+    )
+    return IngestResult(
+        ingested=commit.ingested,
+        existing=len(chosen) - len(todo) + commit.overtaken,
+        rejected=commit.reasons.total(),
+        seconds=time.monotonic() - began,
+        reasons=dict(commit.reasons.most_common()),
+    )
+
+
+class _Committer:
+    """Commits what workers made, one shard at a time, and counts."""
+
+    def __init__(self, warehouse: Warehouse, *, dataset: str, write: bool) -> None:
+        self._warehouse = warehouse
+        self._write = write
+        self._refused = self._earlier(dataset) if write else set()
+        self.ingested = 0
+        self.overtaken = 0
+        self.reasons: Counter[str] = Counter()
+
+    def __call__(self, done: Done) -> None:
+        self.reasons.update(str(row["reason"]) for row in done.rejects)
+        added = done.records.num_rows
+        if self._write:
+            house = self._warehouse
+            for name, shards in (("waveforms", done.waveforms), ("labels", done.labels)):
+                if shards:
+                    house.table(name).append_shards(shards, command=_COMMAND)
+            if done.rejects:
+                rejects = pa.Table.from_pylist(done.rejects, schema=TABLES["rejects"].arrow)
+                house.append("rejects", rejects, command=_COMMAND)
+            if done.records.num_rows:
+                added = house.append("records", done.records, command=_COMMAND)
+            self._clear_refused(done)
+        self.ingested += added
+        self.overtaken += done.records.num_rows - added
+
+    def _earlier(self, dataset: str) -> set[tuple[str, str]]:
+        """Return address and reason of the files of a dataset that were refused before."""
+        rows = self._warehouse.table("rejects").read(["source_uri", "reason"])
+        pairs = zip(rows["source_uri"].to_pylist(), rows["reason"].to_pylist(), strict=True)
+        return {(uri, reason) for uri, reason in pairs if uri.startswith(f"{dataset}/")}
+
+    def _clear_refused(self, done: Done) -> None:
+        """Remove what was said of files that were read now, or refused for another reason."""
+        if not self._refused:
+            return
+        refused = {(str(row["source_uri"]), str(row["reason"])) for row in done.rejects}
+        seen = {uri for uri, _ in refused} | set(done.records["source_uri"].to_pylist())
+        stale = [pair for pair in self._refused if pair[0] in seen and pair not in refused]
+        if stale:
+            uris, reasons = zip(*stale, strict=True)
+            keys = pa.table({"source_uri": uris, "reason": reasons})
+            self._warehouse.delete("rejects", keys, command=_COMMAND)
+
+
+def _check(warehouse: Warehouse, dataset: str, reader: str, *, dry_run: bool) -> None:
+    if warehouse.read_only and not dry_run:
+        msg = "The warehouse was opened as it was at another time: nothing can be added to it."
+        raise WarehouseError(msg, path=warehouse.root, hint="Open it without a time.")
+    if not _NAME.fullmatch(dataset):
+        msg = f"{dataset!r} is not a dataset name: letters, digits, '_', '.' and '-' make one."
+        raise UsageError(msg)
+    if reader != "auto":
+        io.readers.get(reader)
+
+
+def _listed(dataset: str, sources: Sequence[Path], rate: int | None) -> Collection:
+    if not sources:
+        msg = "No source was given."
+        raise UsageError(msg, hint="Name the folder that holds the files.")
+    found = collect(dataset, sources, rate=rate)
+    if not found.sources and not found.missing:
+        names = ", ".join(repr(str(source)) for source in sources)
+        msg = f"There are no ECG files that can be read in {names}."
+        raise UsageError(msg, hint="; ".join(found.notes) or None)
+    return found
+
+
+def _announced(dataset: str, entry: Missing) -> dict[str, object]:
+    return reject(dataset, entry.uri, entry.reason, reader=dataset, detail=entry.detail)
+
+
+def _existing(warehouse: Warehouse, dataset: str) -> set[str]:
+    rows = warehouse.table("records").read(["record_id"], pc.field("dataset") == dataset)
+    return set(rows["record_id"].to_pylist())
+
+
+def _runs(sources: Sequence[Source], jobs: int) -> Iterator[tuple[Source, ...]]:
+    """Cut the sources into shards of equal size, a multiple of `jobs` in number."""
+    if not sources:
+        return
+    rounds = math.ceil(len(sources) / _SHARD_ROWS / jobs)
+    bounds = np.linspace(0, len(sources), rounds * jobs + 1).astype(int).tolist()
+    for start, stop in itertools.pairwise(bounds):
+        if start < stop:
+            yield tuple(sources[start:stop])
