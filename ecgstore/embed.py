@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -138,7 +138,14 @@ def embed(
     todo, existing = _plan(
         warehouse, key, where=where, overwrite=overwrite, keep_windows=keep_windows
     )
-    result = EmbedResult(**key, dim=encoder.dim, embedded=len(todo), existing=existing)
+    result = EmbedResult(
+        model=key["model"],
+        version=key["version"],
+        pooling=key["pooling"],
+        dim=encoder.dim,
+        embedded=len(todo),
+        existing=existing,
+    )
     if dry_run or not todo:
         return result
     if warehouse.append("models", _model_row(encoder, key), command=_COMMAND):
@@ -158,11 +165,9 @@ def embed(
             progress.advance(len(vectors) + len(refused), rejected=len(refused))
     finally:
         writer.commit()
-    return EmbedResult(
-        **key,
-        dim=encoder.dim,
+    return replace(
+        result,
         embedded=writer.written,
-        existing=existing,
         skipped=dict(skipped),
         incomplete=batches.incomplete,
         seconds=time.perf_counter() - began,
@@ -227,11 +232,14 @@ def _model_row(encoder: Encoder, key: Mapping[str, str]) -> pa.Table:
 
 
 @dataclass(frozen=True, eq=False)
-class _Vectors:
-    """The windows of one record, embedded: ``(windows, dim)`` float32, and their starts in s."""
+class _Windows:
+    """The windows of one record and when each starts.
+
+    ``values`` is ``(windows, leads, samples)`` prepared, then ``(windows, dim)`` embedded.
+    """
 
     record_id: str
-    windows: NDArray[np.float32]
+    values: NDArray[np.float32]
     starts_s: tuple[float, ...]
 
 
@@ -245,33 +253,31 @@ class _Batches:
 
     def run(
         self, waveforms: Iterator[Waveform], *, rates: Mapping[str, float]
-    ) -> Iterator[tuple[list[_Vectors], list[str]]]:
-        """Yield vectors and the reasons of refusals, as they come."""
-        waiting: dict[tuple[object, ...], list[tuple[str, NDArray[np.float32], tuple[float, ...]]]]
-        waiting = defaultdict(list)
+    ) -> Iterator[tuple[list[_Windows], list[str]]]:
+        """Yield embedded windows and the reasons of refusals, as they come."""
+        waiting: dict[tuple[tuple[str, ...], tuple[int, ...]], list[_Windows]] = defaultdict(list)
         for waveform in waveforms:
             rate_hz = rates[waveform.record_id]
             try:
-                windows = self._encoder.prepare(
+                values = self._encoder.prepare(
                     waveform.signal_mv, rate_hz=rate_hz, leads=waveform.leads
                 )
             except UnfitRecordError as error:
                 yield [], [error.reason]
                 continue
-            leads = self._encoder.window_leads(waveform.leads)
             self.incomplete += len(waveform.leads) < len(self._encoder.spec.leads)
             starts = self._encoder.window_starts(waveform.digital.shape[1], rate_hz=rate_hz)
-            shape = (leads, windows.shape)
-            waiting[shape].append((waveform.record_id, windows, starts))
-            if len(waiting[shape]) == self._size:
-                yield self._embed(leads, waiting.pop(shape))
+            same = (self._encoder.window_leads(waveform.leads), values.shape)
+            waiting[same].append(_Windows(waveform.record_id, values, starts))
+            if len(waiting[same]) == self._size:
+                yield self._embed(same[0], waiting.pop(same))
         for (leads, _), records in waiting.items():
             yield self._embed(leads, records)
 
     def _embed(
-        self, leads: object, records: list[tuple[str, NDArray[np.float32], tuple[float, ...]]]
-    ) -> tuple[list[_Vectors], list[str]]:
-        stacked = np.concatenate([windows for _, windows, _ in records])
+        self, leads: tuple[str, ...], records: list[_Windows]
+    ) -> tuple[list[_Windows], list[str]]:
+        stacked = np.concatenate([record.values for record in records])
         vectors = np.concatenate(
             [
                 self._encoder.embed(stacked[i : i + self._size], leads=leads)
@@ -279,11 +285,7 @@ class _Batches:
             ]
         ).reshape(len(records), -1, self._encoder.dim)
         finite = np.isfinite(vectors).all(axis=(1, 2))
-        good = [
-            _Vectors(record_id, vectors[i], starts)
-            for i, (record_id, _, starts) in enumerate(records)
-            if finite[i]
-        ]
+        good = [replace(record, values=vectors[i]) for i, record in enumerate(records) if finite[i]]
         return good, ["vector not finite"] * int((~finite).sum())
 
 
@@ -304,11 +306,11 @@ class _Writer:
         self._keep_windows = keep_windows
         self._write = warehouse.replace if overwrite else warehouse.append
         self._commit_s = commit_s
-        self._held: list[_Vectors] = []
+        self._held: list[_Windows] = []
         self._last = time.monotonic()
         self.written = 0
 
-    def add(self, vectors: list[_Vectors]) -> None:
+    def add(self, vectors: list[_Windows]) -> None:
         self._held += vectors
         late = time.monotonic() - self._last > self._commit_s
         if late or len(self._held) >= _ROWS_HELD:
@@ -326,24 +328,24 @@ class _Writer:
 
     def _rows(self) -> pa.Table:
         n = len(self._held)
-        mean = np.stack([v.windows.mean(axis=0, dtype=np.float64) for v in self._held])
+        mean = np.stack([v.values.mean(axis=0, dtype=np.float64) for v in self._held])
         columns = {
             "record_id": [v.record_id for v in self._held],
             **{name: [value] * n for name, value in self._key.items()},
             "dim": [mean.shape[1]] * n,
-            "n_windows": [len(v.windows) for v in self._held],
+            "n_windows": [len(v.values) for v in self._held],
             "embedding": _lists(mean.astype(np.float32)),
         }
         return pa.table(columns, schema=table_schema("embeddings").arrow)
 
     def _window_rows(self) -> pa.Table:
-        flat = [(v, k) for v in self._held for k in range(len(v.windows))]
+        flat = [(v, k) for v in self._held for k in range(len(v.values))]
         columns = {
             "record_id": [v.record_id for v, _ in flat],
             **{name: [value] * len(flat) for name, value in self._key.items()},
             "window": [k for _, k in flat],
             "start_s": [v.starts_s[k] for v, k in flat],
-            "embedding": _lists(np.concatenate([v.windows for v in self._held])),
+            "embedding": _lists(np.concatenate([v.values for v in self._held])),
         }
         return pa.table(columns, schema=table_schema("windows").arrow)
 

@@ -97,19 +97,7 @@ class Store:
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> IngestResult:
-        """Read ECG files into ``records``, ``waveforms`` and, where there are any, ``labels``.
-
-        Args:
-            sources: Folders or files.
-            dataset: A known dataset, such as ``ptbxl``, or any name for a folder of WFDB files.
-            reader: Name of a reader, or ``auto`` to tell by the file.
-            rate: Prefer the files of this rate, Hz, where the dataset has several.
-            jobs: Processes; default all cores.
-            limit: Take at most this many records.
-            on_error: ``skip`` puts a bad file into ``rejects``; ``stop`` raises.
-            dry_run: Count and write nothing.
-            progress: Told of every record.
-        """
+        """Read ECG files into the tables, making the warehouse; see `ecgstore.ingest.ingest`."""
         from ecgstore.ingest import ingest
 
         return ingest(
@@ -137,18 +125,7 @@ class Store:
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> LabelResult:
-        """Attach a cohort's own labels, and patient ids, from a CSV file.
-
-        Args:
-            file: The CSV file, with a header line.
-            task: Name of the task, such as ``ACS``.
-            id: Column with the record's id or its name where that is unique.
-            label: Column with the label, a number or a truth value.
-            patient: Column with the patient's id, to attach it to the records.
-            overwrite: Replace labels that differ.
-            dry_run: Count and write nothing.
-            progress: Told of every row.
-        """
+        """Attach a cohort's own labels, and patient ids; see `ecgstore.labels.label`."""
         from ecgstore.labels import label as attach
 
         return attach(
