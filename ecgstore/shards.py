@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -33,6 +34,7 @@ __all__ = ["Shard", "ShardWriter", "check_rows", "sync", "write_failed", "write_
 _CODEC = "zstd"
 _LEVEL = 1  # levels 3 and 9 gain less than 2 % on delta-packed ECGs
 _ROWS_PER_GROUP = 1 << 20  # where the table leaves it to the writer: Arrow's own default
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -215,9 +217,11 @@ def check_rows(schema: TableSchema, rows: pa.Table | pa.RecordBatch) -> pa.Table
 
 def write_failed(folder: Path, error: OSError) -> WarehouseError:
     """Return the error to raise when the system refused a write."""
-    reason = error.strerror or str(error).splitlines()[0]
+    inner = _OS_ERROR.search(str(error))  # delta-rs wraps the cause in text
+    code = error.errno or (int(inner[1]) if inner else None)
+    reason = os.strerror(code) if code else str(error).splitlines()[0]
     hint = "Nothing was committed; run the same command again once this is put right."
-    if error.errno in _FULL:
+    if code in _FULL:
         hint = "Nothing was committed; free some space and run the same command again."
     msg = f"Could not write to {str(folder)!r}: {reason}."
     return WarehouseError(msg, path=folder, hint=hint)

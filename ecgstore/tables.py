@@ -93,6 +93,7 @@ class Table:
                         description=schema.summary,
                         configuration={**_PROPERTIES, _VERSION: str(schema.version)},
                         raise_if_key_not_exists=False,
+                        commit_properties=_swap(command="init"),
                     )
                 _sync_log(folder, 0)
                 sync(folder)
