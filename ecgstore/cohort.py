@@ -136,7 +136,9 @@ def cohort(catalog: Catalog, split: str | None) -> Cohort:
         durations=counts(
             f"select round(n_samples / rate_hz, 1) as name, count(*) as n from members {by_count}"
         ),
-        flags=counts(f"select unnest(quality) as name, count(*) as n from members {by_count}"),
+        flags=counts(
+            "select name, count(*) as n from members, unnest(quality) as flag(name) " + by_count
+        ),
         rejects=counts(f"select reason as name, count(*) as n from rejects {by_count}"),
         tasks=[
             Task(**row)

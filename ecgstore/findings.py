@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgstore.catalog import Catalog
+    from ecgstore.cohort import Cohort
+    from ecgstore.features import FeatureSet
+    from ecgstore.project import Projection
 
 __all__ = [
     "GRID",
     "METRICS",
     "Run",
     "Split",
+    "Study",
     "models",
     "newest",
     "pr_curve",
@@ -63,7 +67,7 @@ class Split:
     shared_patients: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One feature set and classifier, scored over the reshuffles of a split.
 
@@ -92,6 +96,36 @@ class Run:
     repeats: tuple[int, ...]
     values: Mapping[str, NDArray[np.float64]]
     tested: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Everything the page says about a split, gathered at one state of the tables.
+
+    Attributes:
+        cohort: Who and what was recorded.
+        split: The split, None where none is drawn yet.
+        runs: The newest run of each feature set and classifier, as they are shown.
+        earlier: Runs that a newer one of the same feature set and classifier stands for.
+        sets: What the features of a run are made of, by name; absent for signals and for names
+            that no longer stand for one thing.
+        covered: Records of the split that have every vector of a feature set, by name.
+        models: Rows of ``models`` with the number of ``records`` embedded.
+        curves: ROC and precision-recall curve by run id.
+        maps: Projections, or why there is none, by feature set.
+        versions: Version of every table read.
+    """
+
+    cohort: Cohort
+    split: Split | None
+    runs: Sequence[Run]
+    earlier: Sequence[Run]
+    sets: Mapping[str, FeatureSet]
+    covered: Mapping[str, int]
+    models: Sequence[Mapping[str, Any]]
+    curves: Mapping[str, tuple[Curve, Curve]]
+    maps: Mapping[str, Projection | str]
+    versions: Mapping[str, int]
 
 
 def split_named(catalog: Catalog, name: str) -> Split:
@@ -165,7 +199,7 @@ def runs(catalog: Catalog, split: str) -> list[Run]:
         tested[row["run_id"]].append(row["n"])
     by_run: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in catalog.table(
-        "select * from scores where split_id = $split order by at, run_id, repeat, metric",
+        'select * from scores where split_id = $split order by "at", run_id, repeat, metric',
         {"split": split},
     ).to_pylist():
         by_run[row["run_id"]].append(row)

@@ -46,12 +46,13 @@ class Column:
 
     Attributes:
         head: What stands above it.
-        kind: ``words`` (left), ``figures`` (right, digits of one width), ``bar`` or ``code``.
+        kind: ``words`` (left), ``figures`` (right, digits of one width), ``aside`` (figures that
+            are not the page's own), ``bar`` or ``code``.
         group: A heading it shares with its neighbours, or None.
     """
 
     head: str
-    kind: Literal["words", "figures", "bar", "code"] = "words"
+    kind: Literal["words", "figures", "aside", "bar", "code"] = "words"
     group: str | None = None
 
 
@@ -164,7 +165,8 @@ def facts(pairs: Iterable[tuple[object, object]], *, large: bool = False) -> Htm
 
 def figure(picture: str, caption: object, *above: object) -> Html:
     """Make a figure from the markup of a picture, a caption, and what stands above it."""
-    return tag("figure", *above, Html(picture), tag("figcaption", caption))
+    below = [tag("figcaption", caption)] if caption else []
+    return tag("figure", *above, Html(picture), *below)
 
 
 def legend(entries: Iterable[tuple[str, object]]) -> Html:
@@ -273,15 +275,17 @@ th:last-child, td:last-child { padding-right: 0; }
 thead th { font-weight: 600; color: var(--muted); font-size: .85rem; vertical-align: bottom;
   border-bottom: 1px solid var(--rule-strong); }
 thead th.group { border-bottom: 1px solid var(--rule); text-align: center; }
-tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 7rem; }
+tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 6rem; }
 tbody tr > * { border-bottom: 1px solid var(--rule); }
 tbody tr:last-child > * { border-bottom-color: var(--rule-strong); }
-.strong > * { font-weight: 680; background: var(--raised); }
-.figures, thead th.figures { text-align: right; font-variant-numeric: tabular-nums lining-nums;
+.strong > * { background: var(--raised); } .strong > :not(.aside) { font-weight: 680; }
+.figures, .aside { text-align: right; font-variant-numeric: tabular-nums lining-nums;
   white-space: nowrap; }
-thead th.figures { white-space: normal; }
+.aside { color: var(--muted); } .mark { position: absolute; line-height: 1; font-size: .8em; }
+thead th.figures, thead th.aside { text-align: right; white-space: normal; }
+td code, th code, time { white-space: nowrap; }
 td.bar { width: 30%; min-width: 6rem; vertical-align: middle; }
-td.code { font: .85em var(--mono); overflow-wrap: anywhere; }
+td.code { font: .85em/1.5 var(--mono); }
 .foot { margin: .5rem 0 0; color: var(--muted); font-size: .875rem; line-height: 1.5; }
 dl { margin: 0 0 1.5rem; } dt { color: var(--muted); } dd { margin: 0; }
 dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr));

@@ -30,6 +30,9 @@ Method = Literal["tsne", "pca", "umap"]
 METHODS = {"tsne": "t-SNE", "pca": "PCA", "umap": "UMAP"}
 """The methods of `project` by name, as they are written for readers."""
 
+_ITERATIONS = 500
+"""Steps of t-SNE, half of scikit-learn's: 500 points are within 0.5 % of their divergence then."""
+
 # Okabe and Ito's blue and vermilion, which the colour-blind can tell apart; shapes differ as well.
 _NEGATIVE, _POSITIVE = "#0072b2", "#d55e00"
 
@@ -304,5 +307,10 @@ def _reducer(n: int, method: Method, seed: int) -> Any:  # noqa: ANN401  three l
         return PCA(n_components=2, random_state=seed)
     from sklearn.manifold import TSNE
 
-    perplexity = min(30.0, (n - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    return TSNE(
+        perplexity=min(30.0, (n - 1) / 3),
+        init="pca",
+        max_iter=_ITERATIONS,
+        random_state=seed,
+        n_jobs=1,
+    )
