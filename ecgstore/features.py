@@ -141,14 +141,17 @@ def matrix(
             ", ".join(f"m{i}.embedding as m{i}" for i in range(len(members))),
             f"from {first}",
             *(f"join {other} using (record_id)" for other in others),
-            "where record_id in",
-            "(select record_id from records)" if record_ids is None else "(select unnest($ids))",
+            "" if record_ids is None else "where record_id in (select unnest($ids))",
         ]
     )
     parameters = member_parameters(members)
-    if record_ids is not None:
-        parameters["ids"] = list(record_ids)
-    rows = catalog.table(query, parameters)
+    if record_ids is None:
+        rows = catalog.table(query, parameters)
+        exists = catalog.table("select record_id from records")["record_id"]
+        here = pc.is_in(rows["record_id"], exists.combine_chunks())
+        rows = rows if pc.all(here).as_py() else rows.filter(here)
+    else:
+        rows = catalog.table(query, {**parameters, "ids": list(record_ids)})
     order = pc.sort_indices(rows["record_id"]).to_numpy()
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
