@@ -48,3 +48,26 @@ create or replace macro embedding(model_name) as table
         embedding
     from embeddings
     where model = model_name;
+
+-- Vectors of the records of one reshuffle, scaled to 0..1 by the stored statistics of its training
+-- records: from scaled('ecgfm', '0a1b2c', 'record_mean', 'acs10', 0). Values of test records may
+-- leave the range.
+create or replace macro scaled(
+    model_name,
+    version_name,
+    pooling_name,
+    split_name,
+    repeat_number
+) as table
+    select
+        record_id,
+        splits.split,
+        minmax01(embeddings.embedding, norm_stats.mn, norm_stats.mx) as features
+    from embeddings
+    join splits using (record_id)
+    join norm_stats using (model, version, pooling, split_id, repeat)
+    where model = model_name
+        and version = version_name
+        and pooling = pooling_name
+        and split_id = split_name
+        and repeat = repeat_number;
