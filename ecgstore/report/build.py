@@ -14,22 +14,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecgstore import chapters, lineage, settings
+from ecgstore import settings
 from ecgstore.catalog import Catalog
-from ecgstore.cohort import cohort
 from ecgstore.errors import NotEnoughDataError, UnknownNameError, UsageError
 from ecgstore.features import SIGNAL, FeatureSet, feature_set, is_member, member_parameters
-from ecgstore.findings import Study, models, newest, pr_curve, roc_curve, runs, split_named
-from ecgstore.page import document, join, tag
 from ecgstore.progress import Progress, Silent
 from ecgstore.project import lay_out, only_split
+from ecgstore.report import chapters, lineage, summary
+from ecgstore.report.cohort import cohort
+from ecgstore.report.findings import Study, models, newest, pr_curve, roc_curve, runs, split_named
+from ecgstore.report.page import document, join, tag
 from ecgstore.split import Reshuffle, reshuffles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ecgstore.findings import Run
     from ecgstore.project import Projection
+    from ecgstore.report.findings import Run
     from ecgstore.warehouse import Warehouse
 
 __all__ = ["ReportResult", "report"]
@@ -195,10 +196,10 @@ def _page(study: Study, title: str | None) -> str:
     header = join(
         [
             tag("h1", title),
-            chapters.question(study),
-            chapters.answer(study),
-            chapters.headline(study),
-            *chapters.warnings(study),
+            summary.question(study),
+            summary.answer(study),
+            summary.headline(study),
+            *summary.warnings(study),
         ]
     )
     scored = max((run.at for run in study.runs), default=None)

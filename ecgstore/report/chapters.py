@@ -1,55 +1,31 @@
-"""The findings of the report: what was asked, the answer, Table 1, curves and maps.
-
-Figures come in, sections of a page go out; nothing is computed here but means, spreads and
-differences of stored scores.
-"""
+"""The findings of the report: Table 1, curves and maps."""
 
 from __future__ import annotations
 
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from ecgstore.features import SIGNAL
-from ecgstore.findings import METRICS
-from ecgstore.page import (
+from ecgstore.project import METHODS, Projection
+from ecgstore.report.findings import METRICS
+from ecgstore.report.page import (
     Column,
     Html,
     details,
-    facts,
     figure,
     join,
     legend,
-    note,
     section,
     shell,
     table,
     tag,
 )
-from ecgstore.plots import curves, line_key, mark_key, scatter
-from ecgstore.project import METHODS, Projection
+from ecgstore.report.plots import curves, line_key, mark_key, scatter
+from ecgstore.report.summary import kind_of, name_of, reshuffles, spread, task_of, untrained
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from ecgstore.report.findings import Run, Study
 
-    from ecgstore.cohort import Task
-    from ecgstore.findings import Run, Study
-
-__all__ = [
-    "answer",
-    "curves_chapter",
-    "headline",
-    "kind_of",
-    "maps_chapter",
-    "name_of",
-    "percent",
-    "question",
-    "result_chapter",
-    "spread",
-    "task_of",
-    "untrained",
-    "warnings",
-]
+__all__ = ["curves_chapter", "maps_chapter", "result_chapter"]
 
 # Table 1 of Meng et al., arXiv 2502.17476 (2025), in the order of METRICS.
 _PUBLISHED = {
@@ -58,164 +34,7 @@ _PUBLISHED = {
     "ecgfm": ("0.835 ± 0.012", "0.667 ± 0.024"),
     "fusion": ("0.843 ± 0.006", "0.674 ± 0.012"),
 }
-_PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 _MISPRINT = tag("sup", "†", class_="mark")
-
-
-def name_of(run: Run, study: Study) -> str:
-    """Return what a run is called on the page: its features, and its classifier where needed."""
-    if run.features == SIGNAL:
-        return f"{run.classifier} on the signal"
-    several = len({other.classifier for other in study.runs if other.features != SIGNAL}) > 1
-    return f"{run.features}, {run.classifier}" if several else run.features
-
-
-def kind_of(run: Run, study: Study) -> str:
-    """Tell which row of the published table a run answers to.
-
-    Returns:
-        ``baseline``, the architecture of the only member, ``fusion`` for that of the published
-        table, ``other fusion``, or ``unknown`` where the name no longer stands for one thing.
-    """
-    if run.features == SIGNAL:
-        return "baseline"
-    features = study.sets.get(run.features)
-    if features is None:
-        return "unknown"
-    architectures = [member.model.split(".")[0] for member in features.members]
-    if len(architectures) == 1:
-        return architectures[0]
-    return "fusion" if sorted(architectures) == ["ecgfm", "stmem"] else "other fusion"
-
-
-def task_of(study: Study) -> Task | None:
-    """Return the labels of the split's task in the cohort."""
-    if study.split is None:
-        return None
-    return next((task for task in study.cohort.tasks if task.name == study.split.task), None)
-
-
-def spread(values: NDArray[np.float64]) -> str:
-    """Write a mean, with its sample standard deviation where there are several values."""
-    if len(values) < 2:
-        return f"{values.mean():.3f}"
-    return f"{values.mean():.3f}{_PLUS_MINUS}{values.std(ddof=1):.3f}"
-
-
-def percent(part: int, whole: int) -> str:
-    """Write a part of a whole in per cent, a dash where there is no whole."""
-    return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else "–"
-
-
-def untrained(study: Study) -> list[str]:
-    """List the models with random weights that a run on the page stands on."""
-    used = {member for features in study.sets.values() for member in features.members}
-    return sorted(
-        {
-            model["model"]
-            for model in study.models
-            if model["source"] == "untrained"
-            and (model["model"], model["version"], model["pooling"]) in used
-        }
-    )
-
-
-def question(study: Study) -> Html:
-    """Say in one line what was asked and how."""
-    split = study.split
-    if split is None:
-        return tag("p", "The cohort as it is stored; no split has been drawn yet.", class_="asked")
-    units = {"patient_id": "patients", "none": "records"}.get(str(split.params.get("group")))
-    share = split.params.get("test_size")
-    tested = f", {100 * share:g} % of the {units} to test on" if share and units else ""
-    return tag(
-        "p",
-        f"Can the label “{split.task}” be told from the ECG? Split {split.name}: "
-        f"{_reshuffles(len(split.sizes), 'stratified ')}{tested}.",
-        class_="asked",
-    )
-
-
-def answer(study: Study) -> Html:
-    """Say the result in a plain sentence or two."""
-    if not study.runs:
-        return tag(
-            "p", "Nothing has been evaluated yet; this page shows the cohort.", class_="answer"
-        )
-
-    def auroc(run: Run) -> float:
-        return float(run.values["AUROC"].mean())
-
-    fusions = [run for run in study.runs if "fusion" in kind_of(run, study)]
-    first = max(fusions or study.runs, key=auroc)
-    others = [run for run in study.runs if run is not first and run not in fusions]
-    n = len(first.repeats)
-    words: list[object] = [
-        tag("b", name_of(first, study)),
-        f" reached an AUROC of {spread(first.values['AUROC'])} and an AUCPR of "
-        f"{spread(first.values['AUCPR'])} over {_reshuffles(n)}",
-    ]
-    if others:
-        second = max(others, key=auroc)
-        words += [
-            "; ",
-            tag("b", name_of(second, study)),
-            f", the best of the others, {spread(second.values['AUROC'])} and "
-            f"{spread(second.values['AUCPR'])}",
-        ]
-        if n > 1 and first.repeats == second.repeats:
-            gain = first.values["AUROC"] - second.values["AUROC"]
-            size = f"{gain.mean():+.3f}{_PLUS_MINUS}{gain.std(ddof=1):.3f}".replace("-", "−")
-            words += [
-                f". The difference in AUROC is {size}, in favour of ",
-                tag("b", name_of(first, study)),
-                f" in {int((gain > 0).sum())} of {n} reshuffles",
-            ]
-    return tag("p", *words, ".", class_="answer")
-
-
-def headline(study: Study) -> Html:
-    """Show the few figures that say how large the matter is."""
-    cohort, task = study.cohort, task_of(study)
-    patients = f"{cohort.patients:,}" if cohort.patients else "not stored"
-    pairs = [("ECGs", f"{cohort.records:,}"), ("Patients", patients)]
-    if task:
-        pairs.append((f"{task.name} positive", percent(task.positives, task.labelled)))
-    if study.runs:
-        best = max(run.values["AUROC"].mean() for run in study.runs)
-        pairs.append(("Best mean AUROC", f"{best:.3f}"))
-    return facts(pairs, large=True)
-
-
-def warnings(study: Study) -> list[Html]:
-    """Return the marks that nobody may overlook."""
-    found = []
-    if synthetic := study.cohort.datasets.get("synthetic"):
-        found.append(
-            note(
-                "Synthetic cohort.",
-                f"{synthetic:,} of {study.cohort.records:,} ECGs are computed, not recorded from "
-                "anybody. Nothing on this page is evidence about patients.",
-            )
-        )
-    if names := untrained(study):
-        found.append(
-            note(
-                "Untrained models.",
-                f"The weights of {' and '.join(names)} are random, so their vectors are random "
-                "projections of the signal. The scores show that the machinery works; they say "
-                "nothing about these architectures once they are trained.",
-            )
-        )
-    if study.split and (shared := study.split.shared_patients):
-        found.append(
-            note(
-                "Patients on both sides.",
-                f"In one reshuffle, {shared:,} patients have ECGs in the training part and in the "
-                "test part. Scores are then likely to be too high for new patients.",
-            )
-        )
-    return found
 
 
 def result_chapter(study: Study) -> Html:
@@ -258,7 +77,7 @@ def result_chapter(study: Study) -> Html:
         "result",
         "Result",
         table(
-            f"Table 1. Mean ± sample standard deviation over {_reshuffles(len(_repeats(study)))}",
+            f"Table 1. Mean ± sample standard deviation over {reshuffles(len(_repeats(study)))}",
             columns,
             rows,
             strong=best if len(rows) > 1 else None,
@@ -366,10 +185,6 @@ def _marked(run: Run, study: Study) -> Html:
 def _drawn(one: Projection) -> str:
     positives = int(one.labels.sum())
     return f"{positives:,} positive and {len(one.labels) - positives:,} negative records"
-
-
-def _reshuffles(n: int, kind: str = "") -> str:
-    return f"{n} {kind}{'reshuffle' if n == 1 else 'reshuffles'}"
 
 
 def _repeats(study: Study) -> list[int]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgstore.errors import UnknownNameError
-from ecgstore.plots import Curve
+from ecgstore.report.plots import Curve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgstore.catalog import Catalog
-    from ecgstore.cohort import Cohort
     from ecgstore.features import FeatureSet
     from ecgstore.project import Projection
+    from ecgstore.report.cohort import Cohort
 
 __all__ = [
     "GRID",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ecgstore.chapters import name_of, percent, spread, task_of
-from ecgstore.findings import METRICS
-from ecgstore.page import (
+from ecgstore.report.findings import METRICS
+from ecgstore.report.page import (
     Column,
     Html,
     code,
@@ -21,13 +20,14 @@ from ecgstore.page import (
     table,
     tag,
 )
-from ecgstore.plots import bar, histogram, mark_key
+from ecgstore.report.plots import bar, histogram, mark_key
+from ecgstore.report.summary import name_of, percent, spread, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ecgstore.cohort import Cohort, Task
-    from ecgstore.findings import Run, Study
+    from ecgstore.report.cohort import Cohort, Task
+    from ecgstore.report.findings import Run, Study
 
 __all__ = ["cohort_chapter", "method_chapter", "models_chapter", "sources_chapter"]
 

@@ -11,7 +11,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ecgstore.plots import STYLE as PLOT_STYLE
+from ecgstore.report.plots import STYLE as PLOT_STYLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
