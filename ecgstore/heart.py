@@ -204,15 +204,17 @@ def _conducted(patient: Patient, visit: Visit) -> tuple[NDArray[np.float64], NDA
     injury = np.array(_INJURY[patient.territory])
     over = np.mean([_IN_BASIC[lead] for lead in TERRITORIES[patient.territory]], axis=0) @ _DOWER
     height = injury * patient.peak_mv / (over @ injury)
-    st += injury * (visit.st_mv - over @ st) / (over @ injury)
     hours = patient.onset_h + visit.hours
     if patient.territory == "diffuse":
         heart[T] += 0.9 * height
-        return heart, st
-    tall, late = np.exp(-hours / 1.0), np.clip((hours - 6) / 24, 0, 1)
-    heart[T] += height * (1.2 * tall - 1.5 * late)
-    heart[QRS.start] -= 2.0 * height * np.clip((hours - 4) / 8, 0, 1)
-    return heart, st
+    else:
+        tall, late = np.exp(-hours / 1.0), np.clip((hours - 6) / 24, 0, 1)
+        heart[T] += height * (1.2 * tall - 1.5 * late)
+        heart[QRS.start] -= 2.0 * height * np.clip((hours - 4) / 8, 0, 1)
+    at, left, _ = _timing(patient, visit, stretch=1.0)
+    begun = np.exp(-0.5 * (((1 - _R_AT) * patient.qrs_s + 0.060 - at[-1]) / left[-1]) ** 2)
+    level = over @ (st + begun * heart[T].sum(axis=0))  # T has begun where ST is measured
+    return heart, st + injury * (visit.st_mv - level) / (over @ injury)
 
 
 def _ectopic(patient: Patient, visit: Visit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

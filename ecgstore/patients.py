@@ -147,7 +147,7 @@ def draw_patient(seed: int, number: int, *, acs: float, sites: int) -> Patient:
         rate_bpm=float(np.clip(rng.normal(76 if ill else 72, 13), 42, 130)),
         pr_s=float(np.clip(rng.normal(0.160, 0.020), 0.11, 0.24)),
         qrs_s=float(qrs),
-        qtc_s=float(rng.normal(0.405 if male else 0.420, 0.018) + block / 2),
+        qtc_s=float(np.clip(rng.normal(0.405 if male else 0.420, 0.018), 0.37, 0.46) + block / 2),
         heart=heart,
         st=st,
         electrodes=electrodes,
