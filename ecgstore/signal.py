@@ -109,7 +109,6 @@ def butterworth(
     from scipy.signal import butter
 
     sections: NDArray[np.float64] = butter(order, cutoff_hz, kind, fs=rate_hz, output="sos")
-    sections.flags.writeable = False
     return sections
 
 

@@ -51,16 +51,37 @@ LABELS = (
 """What the 17 outputs of the published finetuned file stand for, in order."""
 
 
+class _TimeNorm(nn.Module):
+    """A group norm of one channel a group: each channel over time, in float32."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float()
+        x = x - x.mean(1, keepdim=True)
+        variance = x.square().mean(1, keepdim=True)
+        return x * ((variance + 1e-5).rsqrt() * self.weight) + self.bias
+
+
 class _StemBlock(nn.Module):
-    """A convolution without bias, the group norm in the first block only, GELU; in float32."""
+    """A convolution without bias, the norm in the first block only, GELU.
+
+    Time comes before channels, so that a convolution whose stride is its kernel is one matrix
+    product over a view of its input.
+    """
 
     def __init__(self, fed: int, out: int, kernel: int, stride: int, *, norm: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(fed, out, kernel, stride, bias=False)
-        self.norm = nn.GroupNorm(out, out) if norm else nn.Identity()
+        self.kernel, self.stride = kernel, stride
+        self.conv = Linear(kernel * fed, out, bias=False)
+        self.norm = _TimeNorm(out) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.gelu(self.norm(self.conv(x)))
+        taps = x.unfold(1, self.kernel, self.stride).transpose(2, 3).flatten(2)
+        return functional.gelu(self.norm(self.conv(taps)))
 
 
 class _Position(nn.Module):
@@ -158,7 +179,7 @@ class EcgFm(nn.Module):
 
     def _enter(self, x: Tensor, padded: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return what enters the first layer, and which keys attention may see."""
-        frames = self.projection(self.feature_norm(self.stem(x).transpose(1, 2)))
+        frames = self.projection(self.feature_norm(self.stem(x.transpose(1, 2))))
         frames = frames.float() + self.position(frames)
         if padded is not None and padded.any():
             frames = frames.masked_fill(padded[..., None], 0.0)
@@ -298,9 +319,9 @@ models.add(
             stem=((32, 2, 2),) * 4,
             dim=64,
             depth=2,
-            heads=4,
+            heads=2,
             hidden=128,
-            position_kernel=32,
+            position_kernel=16,
             position_groups=4,
         ),
     ),

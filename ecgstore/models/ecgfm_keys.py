@@ -155,8 +155,11 @@ class EcgFmConfiguration:
         return tensors
 
     def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rename, fold the weight norm, and fuse query, key and value into one matrix."""
+        """Rename, fold the weight norm, and make matrices of the stem and of query-key-value."""
         state = renamed(tensors, _NAMES)
+        for block in range(len(self.stem)):
+            name = f"stem.{block}.conv.weight"
+            state[name] = state[name].transpose(1, 2).flatten(1)
         direction = state.pop(_DIRECTION)
         state["position.weight"] = state.pop(_SCALE) * direction / _tap_norm(direction)
         for layer in range(self.depth):

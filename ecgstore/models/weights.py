@@ -308,12 +308,12 @@ def renamed(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> 
 
 
 def seeded_tensors(
-    shapes: Mapping[str, tuple[int, ...]], *, seed: int, gain: float = 1.0
+    shapes: Mapping[str, tuple[int, ...]], *, seed: int
 ) -> dict[str, Tensor]:
     """Return untrained weights, the same on every machine.
 
     Scales and norms start at 1, biases at 0, and matrices uniformly with deviation
-    ``gain / sqrt(inputs)``. Uniform numbers are exact integers divided by a power of two, so no
+    ``1 / sqrt(inputs)``. Uniform numbers are exact integers divided by a power of two, so no
     library's sine or logarithm can make them differ.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -322,6 +322,6 @@ def seeded_tensors(
         if len(shape) == 1:
             tensors[key] = torch.zeros(shape) if key.endswith("bias") else torch.ones(shape)
             continue
-        bound = gain * (3.0 / math.prod(shape[1:])) ** 0.5
+        bound = (3.0 / math.prod(shape[1:])) ** 0.5
         tensors[key] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
     return tensors
