@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cohort_chapter", "method_chapter", "models_chapter", "sources_chapter"]
 
-_DECADES = (*(f"{10 * i}–{10 * i + 9}" for i in range(9)), "90+")
+_DECADES = ("0–9", *(f"{10 * i}s" for i in range(1, 9)), "90+")
 _SHOWN = 12
 """Rows of a long table that stand in the open; the rest opens on request."""
 
@@ -182,9 +182,13 @@ def sources_chapter(study: Study, environment: Mapping[str, str]) -> Html:
                 _runs("Earlier runs, not shown above", study, study.earlier),
             )
         )
-    pairs = [
-        ("Tables read", _versions(study.versions)),
-        ("Page made with", _settings(environment)),
+    read: dict[str, list[str]] = {}
+    for run in (*study.runs, *study.earlier):
+        read.setdefault(_versions(run.versions), []).append(run.run_id)
+    pairs: list[tuple[object, object]] = [
+        *((join(map(code, ids), ", "), f"read {versions}") for versions, ids in read.items()),
+        ("This page", f"read {_versions(study.versions)}"),
+        ("Made with", _settings(environment)),
     ]
     return section(
         "sources",
@@ -196,6 +200,7 @@ def sources_chapter(study: Study, environment: Mapping[str, str]) -> Html:
         ),
         shell(*_queries(study)),
         *parts,
+        tag("h3", "Versions of the tables"),
         facts(pairs),
     )
 
@@ -281,7 +286,7 @@ def _tasks(caption: str, tasks: Sequence[Task]) -> Html:
             Column("Positive", "figures"),
             Column("Labelled", "figures"),
             Column("Prevalence", "figures"),
-            Column("", "bar"),
+            Column("0–100 %", "bar"),
         ],
         [
             [
@@ -327,16 +332,16 @@ def _runs(caption: str, study: Study, runs: Sequence[Run]) -> Html:
             Column("Run"),
             Column("Features"),
             *(Column(metric, "figures") for metric in METRICS),
-            Column("Scored, UTC; version of ecgstore"),
-            Column("Versions of the tables it read", "code"),
+            Column("Scored, UTC"),
+            Column("By ecgstore"),
         ],
         [
             [
                 code(run.run_id),
                 name_of(run, study),
                 *(spread(run.values[metric]) for metric in METRICS),
-                join([tag("time", f"{run.at:%Y-%m-%d %H:%M}"), Html("<br>"), code(run.code)]),
-                _versions(run.versions),
+                tag("time", f"{run.at:%Y-%m-%d %H:%M}"),
+                code(run.code),
             ]
             for run in runs
         ],

@@ -269,13 +269,14 @@ pre code { overflow-wrap: normal; }
 .block { margin: 0 0 2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .925rem; line-height: 1.4; }
-caption { text-align: left; padding: 0 0 .5rem; font-weight: 600; }
+caption { text-align: left; padding: 0 0 .5rem; font-weight: 600;
+  max-width: calc(100vw - 2rem); }
 th, td { padding: .42rem 1.1rem .42rem 0; text-align: left; vertical-align: baseline; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { font-weight: 600; color: var(--muted); font-size: .85rem; vertical-align: bottom;
   border-bottom: 1px solid var(--rule-strong); }
 thead th.group { border-bottom: 1px solid var(--rule); text-align: center; }
-tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 6rem; }
+tbody th { font-weight: 500; overflow-wrap: break-word; min-width: 6rem; }
 tbody tr > * { border-bottom: 1px solid var(--rule); }
 tbody tr:last-child > * { border-bottom-color: var(--rule-strong); }
 .strong > * { background: var(--raised); } .strong > :not(.aside) { font-weight: 680; }
@@ -290,7 +291,8 @@ td.code { font: .85em/1.5 var(--mono); }
 dl { margin: 0 0 1.5rem; } dt { color: var(--muted); } dd { margin: 0; }
 dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr));
   gap: 1.25rem 2rem; margin: 2rem 0 0; text-align: left; white-space: normal; }
-dl.figures dt { font-size: .85rem; line-height: 1.3; }
+dl.figures > div { display: flex; flex-direction: column; justify-content: end; }
+dl.figures dt { overflow-wrap: anywhere; font-size: .85rem; line-height: 1.3; }
 dl.figures dd { font-size: 1.55rem; line-height: 1.25; font-weight: 620; letter-spacing: -.01em; }
 dl.facts > div { display: grid; grid-template-columns: minmax(8rem, 13rem) 1fr; gap: 0 1.5rem;
   padding: .35rem 0; border-bottom: 1px solid var(--rule); font-size: .925rem; }
@@ -304,7 +306,7 @@ figure h3 { margin: 0 0 .5rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 14rem), 1fr));
   gap: 1.5rem; margin: 0 0 1.5rem; }
 .panels figure { max-width: 24rem; }
-.single { max-width: 40rem; margin: 0 0 2rem; }
+.single { max-width: 34rem; margin: 0 0 2rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; margin: 0 0 1rem; padding: 0;
   list-style: none; font-size: .925rem; font-variant-numeric: tabular-nums; }
 .legend li { display: flex; align-items: baseline; gap: .5rem; overflow-wrap: anywhere; }
@@ -323,7 +325,8 @@ summary { cursor: pointer; color: var(--link); margin-bottom: .6rem; }
 @page { size: A4; margin: 16mm 15mm; }
 @media print { body { padding: 0; max-width: none; font-size: 10pt; } nav { display: none; }
   section { margin-top: 1.8rem; } h2, h3, caption, .legend { break-after: avoid; }
-  figure, tr, .note, dl.figures, pre { break-inside: avoid; } a { color: inherit; }
+  figure, tr, .note, dl div, pre { break-inside: avoid; } a { color: inherit; }
+  h2 + *, h3 + * { break-before: avoid; }
   pre { white-space: pre-wrap; } .scroll { overflow: visible; }
   .pair { grid-template-columns: 1fr 1fr; } .panels { grid-template-columns: repeat(3, 1fr); }
   details::details-content { content-visibility: visible; display: block; }

@@ -40,7 +40,7 @@ STYLE = """
 .s1.line { stroke-dasharray: 8 3; } .s2.line { stroke-dasharray: 2 3; }
 .s3.line { stroke-dasharray: 9 3 2 3; } .s4.line { stroke-dasharray: 5 2; }
 .s5.line { stroke-dasharray: 1 2; }
-.dots { fill: none; stroke: var(--series-0); stroke-width: 5; stroke-linecap: round; opacity: .6; }
+.dots { fill: none; stroke: var(--series-0); stroke-width: 5; stroke-linecap: round; opacity: .75; }
 .triangles { fill: var(--series-1); stroke: var(--surface); stroke-width: .6; opacity: .9; }
 .meter { width: 100%; height: .7em; display: block; }
 .meter rect { fill: var(--series-0); } .meter .rail { fill: var(--rule); }
@@ -220,8 +220,8 @@ def histogram(
         alt: What the picture shows.
     """
     ticks = _whole_ticks(max((max(values, default=0) for values in counts.values()), default=0))
-    axes = _Axes(560, 260, x=(0, len(edges)), y=(0, ticks[-1]))
-    parts = [axes.scale_y(ticks, "ECGs", form="g"), axes.label_x(x_label)]
+    axes = _Axes(440, 260, x=(0, len(edges)), y=(0, ticks[-1]), left=56)
+    parts = [axes.scale_y(ticks, "ECGs", form=","), axes.label_x(x_label)]
     width = 0.84 / max(len(counts), 1)
     for place, name in enumerate(edges):
         parts.append(axes.text(axes.across(place + 0.5), axes.down(0) + 17, name))
