@@ -1,7 +1,7 @@
 """SQL over a warehouse: an in-memory DuckDB with macros, a view a table, and named queries.
 
 No database file is kept. Each view lists the shards of one table version, so a catalog sees the
-same rows for as long as it is open, whatever is written beside it.
+same rows for as long as it is open, whatever is written beside it. Times are UTC, without a zone.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalog", "Parameter", "Query", "init_script", "queries", "quote"]
 
+_TIME = pa.timestamp("us", tz="UTC")
 _TYPES = {
     pa.string(): "varchar",
     pa.binary(): "blob",
@@ -36,7 +37,7 @@ _TYPES = {
     pa.int64(): "bigint",
     pa.float32(): "float",
     pa.float64(): "double",
-    pa.timestamp("us", tz="UTC"): "timestamp with time zone",
+    _TIME: "timestamp",
 }
 _SETTINGS = (
     "set TimeZone = 'UTC'",
@@ -229,12 +230,7 @@ class Catalog:
             paths = ",\n    ".join(_literal(str(path)) for path in files)
             source = f"\nfrom read_parquet([\n    {paths}\n], union_by_name = true)"
             present = set(self.connection.sql(f"select *{source}").columns)
-        columns = ",\n    ".join(
-            quote(field.name)
-            if field.name in present
-            else f"null::{_duckdb_type(field.type)} as {quote(field.name)}"
-            for field in schema
-        )
+        columns = ",\n    ".join(_column(one, stored=one.name in present) for one in schema)
         return f"select\n    {columns}{source or chr(10) + 'where false'}"
 
 
@@ -291,6 +287,14 @@ def quote(identifier: str) -> str:
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def _column(column: pa.Field, *, stored: bool) -> str:
+    name = quote(column.name)
+    if not stored:
+        return f"null::{_duckdb_type(column.type)} as {name}"
+    # times become plain UTC: DuckDB cannot hand times with a zone to Python without pytz
+    return f"{name} at time zone 'UTC' as {name}" if column.type == _TIME else name
 
 
 def _duckdb_type(kind: pa.DataType) -> str:
