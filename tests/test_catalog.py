@@ -435,7 +435,10 @@ def test_a_query_answers_the_same_in_a_bare_duckdb(
 ) -> None:
     parameters, _ = EXPECTED[name]
     for parameter in queries()[name].parameters:
-        bare.execute(f"set variable {parameter} = ?", [parameters.get(parameter)])
+        bare.execute(f"reset variable {parameter}")
+    for parameter, value in parameters.items():
+        typed = int(value) if value.isdigit() else value  # as one would write it by hand
+        bare.execute(f"set variable {parameter} = ?", [typed])
     rows = bare.sql(queries()[name].text).fetchall()
     assert rows == catalog.query(name, parameters).fetchall()
 
@@ -486,7 +489,8 @@ def test_a_query_documents_exactly_what_it_takes(name: str) -> None:
     used = set(re.findall(r"getvariable\('(\w+)'\)", query.text))
     assert used == set(query.parameters)
     for parameter, declared in query.parameters.items():
-        fallbacks = set(re.findall(rf"getvariable\('{parameter}'\), '([^']*)'\)", query.text))
+        fallback = rf"getvariable\('{parameter}'\)(?:::\w+, ([\d.]+)|, '([^']*)')\)"
+        fallbacks = {number or text for number, text in re.findall(fallback, query.text)}
         assert fallbacks == {declared.default}
         assert declared.meaning
 

@@ -21,7 +21,7 @@ with statistics as (
         nullif(getvariable('split_id'), ''),
         (select min(split_id) from splits)
     )
-        and repeat = coalesce(getvariable('repeat'), '0')::integer
+        and repeat = coalesce(getvariable('repeat')::integer, 0)
 ),
 stats_a as (
     select
@@ -85,7 +85,7 @@ reshuffle as (
         nullif(getvariable('split_id'), ''),
         (select min(split_id) from splits)
     )
-        and repeat = coalesce(getvariable('repeat'), '0')::integer
+        and repeat = coalesce(getvariable('repeat')::integer, 0)
 )
 select
     record_id,

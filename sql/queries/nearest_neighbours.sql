@@ -38,7 +38,7 @@ neighbours as (
     qualify row_number() over (
         partition by version, pooling
         order by similarity desc, record_id
-    ) <= coalesce(getvariable('k'), '10')::integer
+    ) <= coalesce(getvariable('k')::integer, 10)
 )
 select
     record_id,

@@ -29,7 +29,7 @@ training as (
         nullif(getvariable('split_id'), ''),
         (select min(split_id) from splits)
     )
-        and repeat = coalesce(getvariable('repeat'), '0')::integer
+        and repeat = coalesce(getvariable('repeat')::integer, 0)
         and split = 'train'
 ),
 vectors as (

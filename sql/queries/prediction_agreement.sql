@@ -24,8 +24,8 @@ paired as (
         a.repeat,
         a.score as score_a,
         b.score as score_b,
-        (a.score >= coalesce(getvariable('threshold'), '0.5')::double)::integer as decision_a,
-        (b.score >= coalesce(getvariable('threshold'), '0.5')::double)::integer as decision_b
+        (a.score >= coalesce(getvariable('threshold')::double, 0.5))::integer as decision_a,
+        (b.score >= coalesce(getvariable('threshold')::double, 0.5))::integer as decision_b
     from other
     join predictions as a on a.run_id = run_a
     join predictions as b on b.run_id = run_b

@@ -13,7 +13,7 @@ where patient_id is not null
 group by
     dataset,
     patient_id
-having count(*) >= coalesce(getvariable('min_records'), '2')::integer
+having count(*) >= coalesce(getvariable('min_records')::integer, 2)
 order by
     n_records desc,
     dataset,

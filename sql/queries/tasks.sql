@@ -6,7 +6,7 @@ select
     n_positive,
     prevalence
 from tasks
-where n_positive >= coalesce(getvariable('min_positive'), '0')::bigint
+where n_positive >= coalesce(getvariable('min_positive')::bigint, 0)
 order by
     n_positive desc,
     task;
