@@ -175,11 +175,14 @@ def maps_chapter(study: Study) -> Html | None:
 
 
 def _marked(run: Run, study: Study) -> Html:
-    """Return the name of a run, marked where it stands on random weights."""
+    """Return the name of a run with what takes away from its figures."""
+    marks = []
     features = study.sets.get(run.features)
-    random = features and any(member.model in untrained(study) for member in features.members)
-    mark = [" ", tag("span", "untrained", class_="tag")] if random else []
-    return join([name_of(run, study), *mark])
+    if features and any(member.model in untrained(study) for member in features.members):
+        marks.append("untrained")
+    if len(run.repeats) < len(_repeats(study)):
+        marks.append(f"{len(run.repeats)} reshuffles only")
+    return join([name_of(run, study), *(tag("span", mark, class_="tag") for mark in marks)], " ")
 
 
 def _drawn(one: Projection) -> str:

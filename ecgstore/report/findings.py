@@ -185,7 +185,7 @@ def split_named(catalog: Catalog, name: str) -> Split:
 
 
 def runs(catalog: Catalog, split: str) -> list[Run]:
-    """Return every run over a split, oldest first."""
+    """Return every run over a split that has both metrics, oldest first."""
     tested: dict[str, list[int]] = defaultdict(list)
     for row in catalog.table(
         """
@@ -203,7 +203,8 @@ def runs(catalog: Catalog, split: str) -> list[Run]:
         {"split": split},
     ).to_pylist():
         by_run[row["run_id"]].append(row)
-    return [_run(rows, tested[run_id]) for run_id, rows in by_run.items()]
+    found = [_run(rows, tested[run_id]) for run_id, rows in by_run.items()]
+    return [run for run in found if all(metric in run.values for metric in METRICS)]
 
 
 def newest(found: Sequence[Run]) -> list[Run]:

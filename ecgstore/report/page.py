@@ -329,6 +329,7 @@ summary { cursor: pointer; color: var(--link); margin-bottom: .6rem; }
   h2 + *, h3 + * { break-before: avoid; }
   pre { white-space: pre-wrap; } .scroll { overflow: visible; }
   .pair { grid-template-columns: 1fr 1fr; } .panels { grid-template-columns: repeat(3, 1fr); }
+  footer { margin-top: 1.5rem; }
   details::details-content { content-visibility: visible; display: block; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
