@@ -39,15 +39,7 @@ if TYPE_CHECKING:
 
     from ecgstore.warehouse import Warehouse
 
-__all__ = [
-    "FeatureSet",
-    "FuseResult",
-    "feature_set",
-    "fuse",
-    "keep_statistics",
-    "matrix",
-    "stored_statistics",
-]
+__all__ = ["FuseResult", "fuse", "keep_statistics", "stored_statistics"]
 
 _NAME = re.compile(r"[^@:\s]+")
 
