@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ class Catalog:
         config: dict[str, str | bool | int | float | list[str]] = {
             "threads": settings.threads(threads),
             "autoinstall_known_extensions": False,
-            "temp_directory": tempfile.gettempdir(),
+            "temp_directory": str(Path(tempfile.gettempdir()) / f"ecgstore-{uuid.uuid4().hex}"),
         }
         if memory_limit is not None:
             config["memory_limit"] = memory_limit

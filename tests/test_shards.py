@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,3 +187,9 @@ def test_a_slice_is_checked_as_a_slice() -> None:
         5, "embedding", pa.array([[float("nan")] * 8, [0.0] * 8, [1.0] * 8])
     )
     assert check_rows(TABLES["embeddings"], bad.slice(1)).num_rows == 2
+
+
+def test_a_worker_that_writes_shards_loads_no_database() -> None:
+    code = "import sys, ecgstore.shards; print({'deltalake', 'duckdb', 'torch'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
