@@ -209,7 +209,7 @@ def _page(study: Study, title: str | None) -> str:
         header=header,
         contents=[(name.lower(), name) for name, part in parts.items() if part is not None],
         main=join([part for part in parts.values() if part is not None], "\n"),
-        footer=tag("p", f"Made by ecgstore {settings.code_version()}.{newest_run}"),
+        footer=tag("p", f"Made by ecgstore {settings.version()}.{newest_run}"),
     )
 
 

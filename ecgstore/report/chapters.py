@@ -5,8 +5,8 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from ecgstore.evaluate import METRICS
 from ecgstore.project import METHODS, Projection
-from ecgstore.report.findings import METRICS
 from ecgstore.report.page import (
     Column,
     Html,
@@ -68,6 +68,8 @@ def result_chapter(study: Study) -> Html:
             "landmark, not a comparison."
         ),
     ]
+    if len({run.tested for run in study.runs}) > 1:
+        foot.insert(0, "The rows were not tested on the same records; compare them with care.")
     if any(kind_of(run, study) == "baseline" for run in study.runs):
         foot.append(
             "† As printed. The 0.471 repeats the mean AUCPR and is surely a misprint; the right "

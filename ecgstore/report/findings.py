@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgstore.errors import UnknownNameError
+from ecgstore.evaluate import METRICS
 from ecgstore.report.plots import Curve
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRID",
-    "METRICS",
     "Run",
     "Split",
     "Study",
@@ -40,9 +40,6 @@ __all__ = [
     "runs",
     "split_named",
 ]
-
-METRICS = ("AUROC", "AUCPR")
-"""The two metrics of the report, in its order."""
 
 GRID = np.linspace(0, 1, 201)
 """Abscissae at which curves are averaged."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ecgstore.report.findings import METRICS
+from ecgstore.evaluate import METRICS
 from ecgstore.report.page import (
     Column,
     Html,
