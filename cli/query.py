@@ -59,10 +59,10 @@ def sql(
             sys.stdout.write(store.init_script())
             return
         if name is not None:
-            relation = store.query(name, **key_values(parameter))
+            rows = store.query(name, **key_values(parameter)).to_arrow_table()
         else:
-            relation = store.sql(_statement(query, file))
-        emit(relation.to_arrow_table(), form=as_format(form, as_json=as_json), out=out)
+            rows = store.table(_statement(query, file))
+        emit(rows, form=as_format(form, as_json=as_json), out=out)
 
 
 def _statement(query: str | None, file: Path | None) -> str:

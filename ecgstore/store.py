@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import duckdb
+    import pyarrow as pa
 
     from ecgstore.embed import EmbedResult
     from ecgstore.evaluate import EvaluateResult
@@ -64,7 +66,7 @@ class Store:
     def close(self) -> None:
         """Close the DuckDB connection; relations made by `sql` end with it."""
         if self._catalog is not None:
-            self._catalog.__exit__(None, None, None)
+            self._catalog.close()
             self._catalog = None
 
     @property
@@ -156,19 +158,9 @@ class Store:
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> EmbedResult:
-        """Embed the records that lack this model's vector; see `ecgstore.embed.embed`.
+        """Embed the records that lack this model's vector.
 
-        Args:
-            model: Registry name, with ``:readout`` where not the default.
-            weights: Checkpoint file of a model that ships none.
-            where: SQL predicate over ``records``.
-            device: ``cpu``, ``cuda``, ``cuda:1`` or ``auto``.
-            batch_size: Windows per forward pass.
-            precision: Arithmetic of the encoder; ``auto`` takes bf16 where the hardware has it.
-            keep_windows: Also store the vector of each window.
-            overwrite: Embed again what is there.
-            dry_run: Count and write nothing.
-            progress: Told of every record.
+        The encoder is loaded as by `ecgstore.load_encoder`, the rest is `ecgstore.embed.embed`.
         """
         from ecgstore.embed import embed
         from ecgstore.models import load_encoder
@@ -197,7 +189,7 @@ class Store:
         missing: Literal["drop", "error"] = "drop",
         dry_run: bool = False,
     ) -> FuseResult:
-        """Name a feature set that joins the vectors of several models; see `ecgstore.fuse.fuse`."""
+        """Name a set that joins the vectors of several models; see `ecgstore.fuse.fuse`."""
         from ecgstore.fuse import fuse
 
         return fuse(
@@ -330,19 +322,17 @@ class Store:
     def sql(
         self, query: str, parameters: Mapping[str, object] | Sequence[object] | None = None
     ) -> duckdb.DuckDBPyRelation:
-        """Run one SQL statement over the tables and return DuckDB's relation.
-
-        Args:
-            query: The statement; ``records``, ``embeddings``, … are views.
-            parameters: Values for ``?`` or ``$name``.
-
-        Raises:
-            QueryError: DuckDB refused the statement.
-        """
+        """Run one SQL statement over the tables, which are views; see `Catalog.sql`."""
         return self._connected().sql(query, parameters)
 
+    def table(
+        self, query: str, parameters: Mapping[str, object] | Sequence[object] | None = None
+    ) -> pa.Table:
+        """Run one SQL statement and fetch its result as an Arrow table; see `Catalog.table`."""
+        return self._connected().table(query, parameters)
+
     def query(self, name: str, **parameters: str) -> duckdb.DuckDBPyRelation:
-        """Run a named query of `ecgstore.queries` and return DuckDB's relation."""
+        """Run a named query of `ecgstore.queries`; see `Catalog.query`."""
         return self._connected().query(name, parameters)
 
     def init_script(self) -> str:
@@ -383,11 +373,10 @@ class Store:
 
     def _repr_html_(self) -> str:
         try:
-            relation = self.sql("select count(*) from records")
+            count = self.table("select count(*) as n from records")["n"][0]
         except WarehouseError:
-            return f"<b>{self.root.name}</b>: no warehouse yet"
-        row = relation.fetchone()
-        return f"<b>{self.root.name}</b>: {row[0] if row else 0} records"
+            return f"<b>{escape(self.root.name)}</b>: no warehouse yet"
+        return f"<b>{escape(self.root.name)}</b>: {count} records"
 
 
 def connect(path: str | Path | None = None, *, at: str | datetime | None = None) -> Store:
