@@ -93,12 +93,13 @@ def normalise(
 
     ``minmax`` equals the SQL macro ``minmax01`` of DuckDB bit for bit: all in single precision.
     """
-    low, span = (
-        (fitted.mn, fitted.mx - fitted.mn) if scale == "minmax" else (fitted.mean, fitted.std)
-    )
-    flat = ~(span > 0)
-    out = np.subtract(x, low, out=out)
-    np.divide(out, np.where(flat, np.float32(1), span), out=out)
+    with np.errstate(over="ignore"):  # values far outside a tiny range become infinite, as in SQL
+        low, span = (
+            (fitted.mn, fitted.mx - fitted.mn) if scale == "minmax" else (fitted.mean, fitted.std)
+        )
+        flat = ~(span > 0)
+        out = np.subtract(x, low, out=out)
+        np.divide(out, np.where(flat, np.float32(1), span), out=out)
     if flat.any():
         out[:, flat] = 0
     return out

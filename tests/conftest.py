@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from ecgstore.warehouse import Warehouse
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,5 +94,52 @@ def start() -> Callable[..., subprocess.Popen[str]]:
         command = [sys.executable, "-m", "ecgstore", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, **{"cwd": ROOT, **pipes, **options})
+
+    return call
+
+
+def vector_rows(model: str, ids: list[str], x: NDArray[np.float32]) -> pa.Table:
+    """Return rows of ``embeddings`` for vectors ``(records, dim)``."""
+    n = len(ids)
+    return pa.table(
+        {
+            "record_id": pa.array(ids, pa.string()),
+            "model": [model] * n,
+            "version": ["v1"] * n,
+            "pooling": ["mean"] * n,
+            "dim": pa.array([x.shape[1]] * n, pa.int32()),
+            "embedding": pa.array(list(x), pa.list_(pa.float32())),
+        }
+    )
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Callable[..., Warehouse]:
+    """Return a call that makes a warehouse of labelled vectors, task ACS, without signals.
+
+    Patients have one to several records; the first numbers of each vector tell the label.
+    """
+
+    def call(
+        name: str = "warehouse",
+        *,
+        records: int = 120,
+        dims: Mapping[str, int] | None = None,
+        seed: int = 0,
+    ) -> Warehouse:
+        rng = np.random.default_rng(seed)
+        ids = [f"syn/{i:05d}" for i in range(records)]
+        y = (rng.random(records) < 0.3).astype(np.float64)
+        warehouse = Warehouse.create(tmp_path / name)
+        rows: dict[str, object] = {"record_id": ids, "task": ["ACS"] * records, "label": y}
+        warehouse.append("labels", pa.table(rows), command="test")
+        for model, dim in (dims or {"alpha": 4, "beta": 6}).items():
+            x = rng.standard_normal((records, dim), dtype=np.float32)
+            x[:, :2] += y[:, None].astype(np.float32)
+            warehouse.append("embeddings", vector_rows(model, ids, x), command="test")
+        patients = [f"p{i}" for i in rng.integers(0, records * 2 // 3, records)]
+        rows = {"record_id": ids, "patient_id": patients, "dataset": ["syn"] * records}
+        warehouse.append("records", pa.table(rows), command="test")
+        return warehouse
 
     return call
