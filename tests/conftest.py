@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import numpy as np
 import pytest
 from typer.testing import CliRunner
+
+from ecgstore.record import LEADS
 
 from ecgstore.warehouse import Warehouse
 
@@ -141,5 +144,33 @@ def cohort(tmp_path: Path) -> Callable[..., Warehouse]:
         rows = {"record_id": ids, "patient_id": patients, "dataset": ["syn"] * records}
         warehouse.append("records", pa.table(rows), command="test")
         return warehouse
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def write_wfdb() -> Callable[..., Path]:
+    """Return a call that writes a WFDB record of format 16 from ``(leads, samples)`` counts."""
+
+    def call(
+        folder: Path,
+        name: str,
+        digital: Any,
+        *,
+        leads: Sequence[str] = LEADS,
+        rate_hz: float = 500,
+        gain: str = "200(0)/mV",
+        comments: Sequence[str] = (),
+    ) -> Path:
+        counts = np.asarray(digital, dtype="<i2")
+        lines = [f"{name} {len(counts)} {rate_hz:g} {counts.shape[1]}"]
+        for lead, samples in zip(leads, counts, strict=False):
+            total = int(samples.sum(dtype=np.int64)) & 0xFFFF
+            lines.append(f"{name}.dat 16 {gain} 16 0 {samples[0]} {total} 0 {lead}")
+        header = folder / f"{name}.hea"
+        header.parent.mkdir(parents=True, exist_ok=True)
+        header.write_text("\n".join([*lines, *(f"# {line}" for line in comments)]) + "\n")
+        header.with_suffix(".dat").write_bytes(counts.T.tobytes())
+        return header
 
     return call
