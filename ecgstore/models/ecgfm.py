@@ -194,7 +194,7 @@ class EcgFm(nn.Module):
         frames = frames.float()
         if padded is not None:
             frames = frames.masked_fill(padded[..., None], 0.0)
-        return frames.sum(1) / (frames != 0).sum(1)
+        return frames.sum(1) / (frames != 0).sum(1).clamp(min=1)
 
     def attention(self, x: Tensor, layer: int = -1) -> Tensor:
         """Return a layer's attention averaged over heads, ``(batch, queries, keys)``.

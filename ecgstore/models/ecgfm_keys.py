@@ -149,9 +149,10 @@ class EcgFmConfiguration:
         return asdict(self) | {"stem": [list(block) for block in self.stem]}
 
     def untrained(self, seed: int) -> dict[str, Tensor]:
-        """Return seeded tensors; the position weights get the magnitude of their direction."""
+        """Return seeded tensors; each position tap has the norm its direction has on average."""
         tensors = seeded_tensors(self.shapes(), seed=seed)
-        tensors[_SCALE] = _tap_norm(tensors[_DIRECTION])
+        norm = (self.dim / self.position_kernel) ** 0.5
+        tensors[_SCALE] = torch.full((1, 1, self.position_kernel), norm)
         return tensors
 
     def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -307,9 +307,7 @@ def renamed(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> 
     return names
 
 
-def seeded_tensors(
-    shapes: Mapping[str, tuple[int, ...]], *, seed: int
-) -> dict[str, Tensor]:
+def seeded_tensors(shapes: Mapping[str, tuple[int, ...]], *, seed: int) -> dict[str, Tensor]:
     """Return untrained weights, the same on every machine.
 
     Scales and norms start at 1, biases at 0, and matrices uniformly with deviation

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,6 +17,10 @@ from ecgstore.models import load_encoder
 from ecgstore.models.ecgfm import LABELS, EcgFm, EcgFmEncoder
 from ecgstore.models.ecgfm_keys import EcgFmConfiguration
 from ecgstore.record import LEADS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 TOLERANCE = 1e-5
 

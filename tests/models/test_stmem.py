@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,9 @@ from ecgstore.errors import UnfitRecordError, UsageError, WeightsError
 from ecgstore.models import load_encoder
 from ecgstore.models.stmem import StMemConfiguration, StMemEncoder, sincos_table
 from ecgstore.record import LEADS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOLERANCE = 1e-5
 
