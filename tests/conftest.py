@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ecgstore.record import LEADS
-
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
