@@ -87,7 +87,7 @@ def test_a_query_comes_from_a_file_a_pipe_or_by_name(
     dashed = run("-w", home, "sql", "-", "--json", stdin=file.read_text())
     assert json.loads(dashed.out) == expected
     named = run("-w", home, "sql", "-n", "label_prevalence", "-p", "task=ACS", "--json")
-    assert sum(row["records"] for row in json.loads(named.out)) == COUNT
+    assert sum(row["n"] for row in json.loads(named.out)) == COUNT
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,11 @@ def test_the_sessions_run_and_agree(desk: Path) -> None:
     assert log_of(desk) == commits, "the shell session repeats the Python one and adds nothing"
     assert (desk / "fusion.png").read_bytes().startswith(b"\x89PNG")
     assert "</html>" in (desk / "mi10.html").read_text()
-    ingested = json.loads(lines[0])
-    assert (ingested["ingested"], ingested["existing"]) == (0, 374)
+    outcomes = [json.loads(line) for line in lines[:2]]
+    assert [(row["outcome"], row["records"]) for row in outcomes] == [
+        ("ingested", 0),
+        ("existing", 374),
+    ]
 
     call(["bash", "-euo", "pipefail", "-c", cohort], desk)
     assert log_of(desk) > commits
