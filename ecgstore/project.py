@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -90,11 +91,12 @@ class Projection:
         figure = Figure(figsize=(5.4, 5.6), dpi=160, layout="constrained")
         axes = figure.add_subplot()
         positive = self.labels == 1
+        drawn = {}
         for chosen, colour, marker, word in (
             (~positive, _NEGATIVE, "o", "negative"),
             (positive, _POSITIVE, "^", "positive"),
         ):
-            axes.scatter(
+            drawn[f"{self.task} {word} ({int(chosen.sum())})"] = axes.scatter(
                 self.xy[chosen, 0],
                 self.xy[chosen, 1],
                 s=16,
@@ -102,15 +104,21 @@ class Projection:
                 marker=marker,
                 alpha=0.75,
                 linewidths=0,
-                label=f"{self.task} {word} ({int(chosen.sum())})",
             )
-        axes.set_title(f"{self.features}, {METHODS[self.method]} of training records", fontsize=11)
+        title = f"{self.features}, {METHODS[self.method]} of training records"
+        axes.set_title(title, fontsize=11, parse_math=False)
         axes.set_aspect("equal", adjustable="datalim")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("#b4b9be")
-        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=10)
+        legend = figure.legend(
+            drawn.values(), drawn, loc="outside lower center", ncols=2, frameon=False, fontsize=10
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a task may be called anything
         picture = BytesIO()
-        figure.savefig(picture, format="png")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a script the font lacks shows as boxes
+            figure.savefig(picture, format="png")
         try:
             path.write_bytes(picture.getvalue())
         except OSError as error:

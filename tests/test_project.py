@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +124,11 @@ def test_only_png_is_drawn_and_a_missing_folder_is_said(
         drawn.save(tmp_path / "map.jpg")
     with pytest.raises(UsageError, match="Cannot write"):
         drawn.save(tmp_path / "nowhere" / "map.png")
+
+
+def test_a_task_may_be_called_anything(warehouse: Warehouse, tmp_path: Path) -> None:
+    drawn = replace(project(warehouse, "stmem", n=8, method="pca"), task="_$\\frac{$ 心筋梗塞")
+    assert drawn.save(tmp_path / "map.png").stat().st_size > 5_000
 
 
 @pytest.mark.skipif(importlib.util.find_spec("umap") is not None, reason="umap-learn is installed")

@@ -25,13 +25,13 @@ from ecgstore.report.cohort import cohort
 from ecgstore.report.findings import Study, models, newest, pr_curve, roc_curve, runs, split_named
 from ecgstore.report.page import document, join, tag
 from ecgstore.split import Reshuffle, reshuffles
+from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ecgstore.project import Projection
     from ecgstore.report.findings import Run
-    from ecgstore.warehouse import Warehouse
 
 __all__ = ["ReportResult", "report"]
 
@@ -100,9 +100,10 @@ def report(
     """
     began = time.perf_counter()
     progress = progress or Silent()
-    with Catalog(warehouse.relations()) as catalog:
+    versions = warehouse.versions()
+    with Catalog(Warehouse(warehouse.root, at=versions).relations()) as catalog:
         name = split or only_split(catalog)
-        study = _gather(catalog, name, warehouse.versions(), progress)
+        study = _gather(catalog, name, versions, progress)
     written = _write(Path(out), _page(study, title))
     return ReportResult(Path(out), name, len(study.runs), written, time.perf_counter() - began)
 

@@ -294,7 +294,7 @@ dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5re
 dl.figures > div { display: flex; flex-direction: column; justify-content: end; }
 dl.figures dt { overflow-wrap: anywhere; font-size: .85rem; line-height: 1.3; }
 dl.figures dd { font-size: 1.55rem; line-height: 1.25; font-weight: 620; letter-spacing: -.01em; }
-dl.facts > div { display: grid; grid-template-columns: minmax(8rem, 13rem) 1fr; gap: 0 1.5rem;
+dl.facts > div { display: grid; grid-template-columns: minmax(8rem, 14rem) 1fr; gap: 0 1.5rem;
   padding: .35rem 0; border-bottom: 1px solid var(--rule); font-size: .925rem; }
 dl.facts dd { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 figure { margin: 0; min-width: 0; }
