@@ -34,8 +34,8 @@ class _Found:
     def add(self, path: Path, uri: str) -> None:
         name = uri.removesuffix(_SUFFIX)
         if not name.isprintable():  # a surrogate, which no table can hold, or a line break
-            shown = uri.encode("ascii", "backslashreplace").decode()
-            self.missing.append(Missing(shown, "bad name", "its name is not printable text"))
+            detail = "its name is not printable text"
+            self.missing.append(Missing(ascii(uri)[1:-1], "bad name", detail))
         elif name in self.sources:
             msg = f"Two of the sources hold a record {name!r}."
             hint = "Ingest the folder above them, or each under a dataset name of its own."

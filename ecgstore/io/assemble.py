@@ -149,7 +149,7 @@ def assemble(
             digital[row], gain[row], zero = signal.counts, signal.gain, signal.baseline
         else:
             digital[row], gain[row], zero = _to_int16(signal)
-        if abs(zero) >= 2**31:
+        if not -(2**31) <= zero < 2**31:
             raise refuse(path, "bad header", f"the baseline of {lead} is out of range")
         baseline[row] = zero
     if any(_must_scale(by_lead[lead]) for lead in leads):

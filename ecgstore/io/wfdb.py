@@ -180,19 +180,20 @@ def _decode_with_wfdb(
     path: Path, header: Header, n_frames: int
 ) -> Sequence[NDArray[np.signedinteger]]:
     """Return the samples of every signal as the package ``wfdb`` decodes them."""
-    import wfdb
-
     if not all(line.file.isascii() for line in header.signals):
         # wfdb drops such bytes from a header, and would open another file than was checked
         raise refuse(path, "bad header", "a signal file's name is not ASCII")
     record_name = os.fspath(path.absolute().with_suffix(""))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # those of wfdb's own import and arithmetic
+            import wfdb
+
             record = wfdb.rdrecord(record_name, physical=False, smooth_frames=False)
         counts = [np.asarray(signal) for signal in record.e_d_signal]
     except Exception as error:  # wfdb raises whatever its numpy calls raise
-        detail = " ".join(str(error).split())[:120] or type(error).__name__
+        said = " ".join(str(error).split()).replace(f"{path.absolute().parent}/", "")
+        detail = said[:120] or type(error).__name__
         raise refuse(path, "decoder failed", f"wfdb could not decode it ({detail})") from error
     lengths = [n_frames * line.per_frame for line in header.signals]
     if [signal.ndim for signal in counts] != [1] * len(lengths) or any(

@@ -1,0 +1,449 @@
+"""The WFDB reader: equal to wfdb on real records, and one line of refusal for anything else."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nps
+
+from ecgstore.errors import ReadError
+from ecgstore.io import read
+from ecgstore.io.assemble import REASONS
+from ecgstore.io.wfdb_header import HeaderError, parse_header
+from ecgstore.record import INVALID, LEADS, Record, lead_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Writer = Callable[..., Path]
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # wfdb 4.3 calls pandas in a way that pandas 3 warns of
+    import wfdb
+
+INVALID_CODES = {"80": -128, "212": -2048, "310": -512, "311": -512, "24": -(2**23), "32": -(2**31)}
+"""What signal(5) stores for a lost sample in the formats of the real records below."""
+
+
+def assert_equals_wfdb(header: Path, record: Record) -> None:
+    """Hold every lead against wfdb's own digital values, gain and baseline."""
+    other = wfdb.rdrecord(str(header.with_suffix("")), physical=False, smooth_frames=False)
+    rows = {lead_name(name): row for row, name in enumerate(other.sig_name)}
+    assert set(record.leads) == set(rows) - {None}
+    for row, lead in enumerate(record.leads):
+        k = rows[lead]
+        expected = np.array(other.e_d_signal[k])
+        expected[expected == INVALID_CODES.get(other.fmt[k], INVALID)] = INVALID
+        np.testing.assert_array_equal(record.digital[row], expected)
+        assert record.gain[row] == other.adc_gain[k]
+        assert record.baseline[row] == other.baseline[k]
+    assert record.rate_hz == pytest.approx(other.fs * other.samps_per_frame[rows[record.leads[0]]])
+
+
+def wrsamp(*arguments: object, **options: object) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wfdb.wrsamp(*arguments, **options)
+
+
+def refusal(path: Path) -> ReadError:
+    with pytest.raises(ReadError) as caught:
+        read(path)
+    error = caught.value
+    assert error.reason in REASONS
+    assert "\n" not in error.message
+    assert str(path.parent) not in error.message, "a message names files, not folders"
+    return error
+
+
+@pytest.fixture
+def counts() -> NDArray[np.int16]:
+    return np.random.default_rng(1).integers(-500, 500, (12, 100), dtype=np.int16)
+
+
+# -- real records ---------------------------------------------------------------------------------
+
+
+def test_ptbxl_records_equal_wfdb(test_data: Path) -> None:
+    # all 374 are held against wfdb when they come back from a warehouse: test_ingest.py
+    headers = sorted((test_data / "data/ptbxl/records500").rglob("*.hea"))[::20]
+    headers += sorted((test_data / "data/ptbxl/records100").rglob("*.hea"))[::20]
+    for header in headers:
+        record = read(header)
+        assert record.leads == LEADS
+        assert_equals_wfdb(header, record)
+
+
+def test_every_challenge_record_equals_wfdb(test_data: Path) -> None:
+    headers = sorted((test_data / "data/challenge2021").rglob("*.hea"))
+    assert len(headers) == 72
+    for header in headers:
+        record = read(header)
+        assert record.leads == LEADS
+        assert record.meta["sex"] in {"male", "female"}
+        assert "recorded_at" not in record.meta, "their date is when the file was made"
+        assert_equals_wfdb(header, record)
+
+
+@pytest.mark.parametrize(
+    ("name", "leads", "flag"),
+    [
+        ("100", ("V5",), "other_leads:MLII"),
+        ("100-no-len", ("V5",), "other_leads:MLII"),
+        ("100skew", ("V5",), "unverified_checksum"),
+        ("100_3chan", ("I", "II", "III"), None),
+        ("a103l", ("II",), "other_leads:V,PLETH"),
+        ("mixedsignals", ("II", "III"), "invalid_samples:II"),
+        ("s0010_re", LEADS, "other_leads:vx,vy,vz"),
+        ("v102s", ("II",), "invalid_samples:II"),
+        ("multi-segment/041s/041s01", ("I", "III"), "other_leads:V,ABP,PAP,PLETH,RESP"),
+        ("multi-segment/041s/041s02", ("I", "III"), "invalid_samples:I"),
+        ("multi-segment/041s/041s", ("I", "III"), "invalid_samples:I"),
+        ("multi-segment/fixed1/v102s", ("II",), "invalid_samples:II"),
+        *((f"rewritten/00004_hr_fmt{f}", LEADS, None) for f in (16, 24, 32, 80, 212, 516)),
+    ],
+)
+def test_other_formats_equal_wfdb(
+    test_data: Path, name: str, leads: tuple[str, ...], flag: str | None
+) -> None:
+    header = test_data / "data/formats/wfdb" / f"{name}.hea"
+    record = read(header)
+    assert record.leads == leads
+    assert flag in record.quality if flag else not record.quality
+    assert_equals_wfdb(header, record)
+
+
+def test_records_without_a_standard_lead_are_refused_by_name(test_data: Path) -> None:
+    folder = test_data / "data/formats/wfdb"
+    for name in ("03700181", "binformats", "flacformats", "310derive", "311derive", "test01_00s"):
+        assert refusal(folder / f"{name}.hea").reason == "no standard leads"
+    error = refusal(folder / "03700181.hea")
+    assert "MCL1, ABP, RESP" in error.message
+    assert refusal(test_data / "data/longterm/nsr2db/nsr001.hea").reason == "no signals"
+
+
+def test_one_lost_subsample_does_not_leak_into_the_frame(test_data: Path) -> None:
+    # four samples a frame, one of them invalid: wfdb's smoothed value would average the code in
+    record = read(test_data / "data/formats/wfdb/multi-segment/041s/041s.hea")
+    lost = np.flatnonzero(record.digital[record.leads.index("I")] == INVALID)
+    assert record.rate_hz == 500
+    assert len(lost) == 1
+    assert lost[0] // 4 == 1044
+
+
+def test_flat_leads_are_flagged(test_data: Path) -> None:
+    record = read(test_data / "data/challenge2021/ningbo/JS20004.hea")
+    assert record.quality == ("flat_lead:V2", "flat_lead:V4", "flat_lead:V6")
+
+
+# -- what is written is what is read --------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    digital=nps.arrays(
+        np.int16,
+        st.tuples(st.integers(1, 12), st.integers(1, 40)),
+        elements=st.integers(INVALID, -INVALID - 1),
+    ),
+    order=st.permutations(LEADS),
+    gain=st.floats(0.001, 1e6),
+    baseline=st.integers(-(2**31), 2**31 - 1),
+    rate_hz=st.sampled_from([100.0, 257.5, 500.0, 1000.0]),
+)
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_wfdb: Writer,
+    digital: NDArray[np.int16],
+    order: list[str],
+    gain: float,
+    baseline: int,
+    rate_hz: float,
+) -> None:
+    folder = tmp_path_factory.mktemp("round")
+    own = order[: len(digital)]
+    scale = f"{gain!r}({baseline})/mV"
+    record = read(write_wfdb(folder, "x", digital, leads=own, gain=scale, rate_hz=rate_hz))
+    assert record.leads == tuple(sorted(own, key=LEADS.index))
+    for row, lead in enumerate(record.leads):
+        np.testing.assert_array_equal(record.digital[row], digital[own.index(lead)])
+    assert set(record.gain) == {gain}
+    assert set(record.baseline) == {baseline}
+    assert record.rate_hz == rate_hz
+
+
+def test_what_wfdb_writes_is_read(tmp_path: Path, counts: NDArray[np.int16]) -> None:
+    wrsamp(
+        "w",
+        fs=500,
+        units=["mV"] * 12,
+        sig_name=list(LEADS),
+        d_signal=counts.T.astype(np.int64),
+        fmt=["16"] * 12,
+        adc_gain=[204.918] * 12,
+        baseline=[7] * 12,
+        base_date=dt.date(1999, 12, 31),
+        base_time=dt.time(23, 59, 58),
+        comments=["Age: 61 Sex: F"],
+        write_dir=str(tmp_path),
+    )
+    record = read(tmp_path / "w.hea")
+    np.testing.assert_array_equal(record.digital, counts)
+    assert record.gain[0] == 204.918
+    assert record.baseline[0] == 7
+    assert record.meta["recorded_at"] == dt.datetime(1999, 12, 31, 23, 59, 58)
+    assert (record.meta["age"], record.meta["sex"]) == (61.0, "female")
+
+
+def test_a_record_is_found_by_any_of_its_names(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
+) -> None:
+    header = write_wfdb(tmp_path, "a.b", counts)
+    names: list[str | Path] = [header, header.with_suffix(".dat"), tmp_path / "a.b", str(header)]
+    assert {read(name).signal_sha256 for name in names} == {read(header).signal_sha256}
+
+
+@pytest.mark.parametrize(
+    ("units", "per_mv"), [("mV", 1), ("mv", 1), ("uV", 1000), ("µV", 1000), ("V", 0.001)]
+)
+def test_gain_is_counts_per_millivolt(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16], units: str, per_mv: float
+) -> None:
+    record = read(write_wfdb(tmp_path, "x", counts, gain=f"2.5/{units}"))
+    np.testing.assert_array_equal(record.digital, counts)
+    assert record.gain[0] == pytest.approx(2.5 * per_mv)
+
+
+def test_a_gain_of_zero_means_200(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
+) -> None:
+    assert read(write_wfdb(tmp_path, "x", counts, gain="0")).gain[0] == 200
+
+
+def test_an_empty_lead_is_read_and_flagged(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
+) -> None:
+    counts[11] = INVALID
+    record = read(write_wfdb(tmp_path, "x", counts))
+    assert "empty_lead:V6" in record.quality
+    assert np.isnan(record.signal_mv[11]).all()
+
+
+def test_24_bit_counts_that_do_not_fit_are_scaled_never_clipped(tmp_path: Path) -> None:
+    signal = np.random.default_rng(0).integers(-(2**22), 2**22, (500, 1))
+    signal[7] = -(2**23)
+    wrsamp(
+        "x",
+        fs=500,
+        units=["mV"],
+        sig_name=["II"],
+        d_signal=signal,
+        fmt=["24"],
+        adc_gain=[1e5],
+        baseline=[10],
+        write_dir=str(tmp_path),
+    )
+    record = read(tmp_path / "x.hea")
+    assert record.quality == ("quantised", "invalid_samples:II")
+    expected = (signal[:, 0] - 10) / 1e5
+    expected[7] = np.nan
+    np.testing.assert_allclose(record.signal_mv[0], expected, atol=0.51 / record.gain[0])
+    assert record.gain[0] == 1e5 / 256, "the smallest power of two that fits"
+
+
+def test_the_digest_covers_header_and_samples(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
+) -> None:
+    one = read(write_wfdb(tmp_path, "x", counts))
+    two = read(write_wfdb(tmp_path, "x", counts, comments=["Age: 60"]))
+    assert one.meta["source_sha256"] != two.meta["source_sha256"]
+    assert one.signal_sha256 == two.signal_sha256
+
+
+def test_segments_with_gaps_are_joined(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
+) -> None:
+    write_wfdb(tmp_path, "s1", counts[:2], leads=("I", "II"))
+    write_wfdb(tmp_path, "s2", counts[1:3], leads=("II", "III"))
+    master = tmp_path / "m.hea"
+    master.write_text("m/3 3 500 250\ns1 100\n~ 50\ns2 100\n")
+    record = read(master)
+    assert record.leads == ("I", "II", "III")
+    gap = np.full(50, INVALID)
+    lost = np.full(100, INVALID)
+    np.testing.assert_array_equal(record.digital[0], np.concatenate([counts[0], gap, lost]))
+    np.testing.assert_array_equal(record.digital[1], np.concatenate([counts[1], gap, counts[1]]))
+    np.testing.assert_array_equal(record.digital[2], np.concatenate([lost, gap, counts[2]]))
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+def truncate(header: Path) -> None:
+    data = header.with_suffix(".dat")
+    data.write_bytes(data.read_bytes()[:-1])
+
+
+def flip_a_bit(header: Path) -> None:
+    data = bytearray(header.with_suffix(".dat").read_bytes())
+    data[1001] ^= 4
+    header.with_suffix(".dat").write_bytes(data)
+
+
+def replace(old: str, new: str) -> Callable[[Path], None]:
+    def apply(header: Path) -> None:
+        header.write_text(header.read_text().replace(old, new))
+
+    return apply
+
+
+def write(text: bytes) -> Callable[[Path], None]:
+    def apply(header: Path) -> None:
+        header.write_bytes(text)
+
+    return apply
+
+
+def link_out(header: Path) -> None:
+    outside = header.parent.parent / "elsewhere.dat"
+    header.with_suffix(".dat").rename(outside)
+    header.with_suffix(".dat").symlink_to(outside)
+
+
+def pipe(header: Path) -> None:
+    header.with_suffix(".dat").unlink()
+    os.mkfifo(header.with_suffix(".dat"))
+
+
+def folder_for_header(header: Path) -> None:
+    header.unlink()
+    header.mkdir()
+
+
+SEGMENTED = b"x/2 12 500 200\n../x 100\n/etc/x 100\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, "truncated"),
+        (flip_a_bit, "wrong checksum"),
+        (lambda header: header.with_suffix(".dat").write_bytes(b""), "empty file"),
+        (lambda header: header.with_suffix(".dat").unlink(), "missing file"),
+        (write(b""), "empty file"),
+        (write(b"# only a comment\n"), "bad header"),
+        (write(bytes(range(256)) * 8), "bad header"),
+        (write(b"x 12 500 5000\n" + b"a" * 2**20), "too large"),
+        (write(b"x 0 500 100\n"), "no signals"),
+        (write(b"x 12 500 100\nx.dat 16\n"), "bad header"),
+        (write(b"x 1 0 100\nx.dat 16 200 16 0 0 0 0 I\n"), "bad header"),
+        (write(b"x 1 nan 100\nx.dat 16 200 16 0 0 0 0 I\n"), "bad header"),
+        (write(b"x 1 500 100\nx.dat 99 200 16 0 0 0 0 I\n"), "unsupported format"),
+        (write(b"x 1 500 100\nx.dat 16x0 200 16 0 0 0 0 I\n"), "bad header"),
+        (write(b"x 1 500 100\nx.dat 516 200 16 0 0 0 0 I\n"), "decoder failed"),
+        (write(SEGMENTED), "outside folder"),
+        (write(b"x/1 12 500 100\nnowhere 100\n"), "missing file"),
+        (write(b"x/1 12 500 100\nx 100\n"), "bad header"),
+        (write(b"x/1 12 500 999999999999\n~ 999999999999\n"), "too large"),
+        (replace(" 500 100\n", " 500 1000000000000\n"), "truncated"),
+        (replace(" 500 100\n", " 500 999999999999999999\n"), "truncated"),
+        (replace("x.dat", "../../x.dat"), "outside folder"),
+        (replace("x.dat", "/etc/hostname"), "outside folder"),
+        (replace("x.dat", ".."), "not a file"),
+        (replace("x.dat", "y" * 300), "unreadable"),
+        (replace("V2", "V1"), "duplicate leads"),
+        (replace("V2", "lead I"), "duplicate leads"),
+        (replace("/mV", "/mmHg"), "unknown unit"),
+        (replace("200(0)", "nan(0)"), "bad header"),
+        (replace(" 16 0 ", " 16 99999999999 "), "bad header"),
+        (link_out, "outside folder"),
+        (pipe, "not a file"),
+        (folder_for_header, "not a file"),
+    ],
+)
+def test_bad_records_are_refused_with_a_reason(
+    tmp_path: Path,
+    write_wfdb: Writer,
+    counts: NDArray[np.int16],
+    damage: Callable[[Path], Any],
+    reason: str,
+) -> None:
+    header = write_wfdb(tmp_path / "in" / "side", "x", counts)
+    damage(header)
+    assert refusal(header).reason == reason
+
+
+def test_a_wrong_first_sample_is_refused(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
+) -> None:
+    header = write_wfdb(tmp_path, "x", counts)
+    replace(f" 16 0 {counts[0, 0]} ", f" 16 0 {counts[0, 0] + 1} ")(header)
+    assert refusal(header).reason == "wrong initial value"
+
+
+def test_a_link_within_the_folder_is_followed(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
+) -> None:
+    header = write_wfdb(tmp_path, "x", counts)
+    header.with_suffix(".dat").rename(tmp_path / "kept.dat")
+    header.with_suffix(".dat").symlink_to("kept.dat")
+    np.testing.assert_array_equal(read(header).digital, counts)
+
+
+def test_a_header_without_checksums_is_flagged(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
+) -> None:
+    header = write_wfdb(tmp_path, "x", counts)
+    lines = header.read_text().splitlines()
+    short = [f"x.dat 16 200 16 0 {line.split()[5]} 0 0 {line.split()[-1]}" for line in lines[1:]]
+    header.write_text("\n".join([lines[0], *short]))
+    assert read(header).quality == ("unverified_checksum",)
+
+
+@pytest.mark.parametrize("name", ["x.xml", "x.dcm", "x.scp", "x.edf"])
+def test_known_formats_without_a_reader_say_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"?")
+    error = refusal(tmp_path / name)
+    assert error.reason == "unsupported format"
+    assert "WFDB" in str(error.hint)
+
+
+@pytest.mark.parametrize("name", ["", "absent", "x.dat", "y" * 300, "x.txt"])
+def test_what_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ReadError) as caught:
+        read(tmp_path / name if name else Path())
+    assert caught.value.reason in {"missing file", "not a file"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_header_or_a_header_error(data: bytes) -> None:
+    with contextlib.suppress(HeaderError):
+        parse_header(data)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_damaged_header_never_ends_in_another_error(
+    tmp_path_factory: pytest.TempPathFactory, write_wfdb: Writer, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    header = write_wfdb(folder, "x", np.arange(40).reshape(2, 20), leads=("I", "V6"))
+    text = bytearray(header.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at] = data.draw(st.sampled_from(b"0123456789-+./:x~()#\n \xffIV"))
+    header.write_bytes(text)
+    with contextlib.suppress(ReadError):
+        assert read(header).digital.shape[0] in {1, 2}
