@@ -131,4 +131,4 @@ def report(
     """
     with open_store(context) as store, live(quiet=globals_of(context).quiet) as progress:
         result = store.report(out, split=split_name, title=title, progress=progress)
-    notice(f"written: {result.path}")
+    notice(f"{'written' if result.written else 'unchanged'}: {result.path}")

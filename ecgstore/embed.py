@@ -257,17 +257,16 @@ class _Batches:
         """Yield embedded windows and the reasons of refusals, as they come."""
         waiting: dict[tuple[tuple[str, ...], tuple[int, ...]], list[_Windows]] = defaultdict(list)
         for waveform in waveforms:
-            rate_hz = rates[waveform.record_id]
+            rate_hz, signal = rates[waveform.record_id], waveform.signal_mv
             try:
-                values = self._encoder.prepare(
-                    waveform.signal_mv, rate_hz=rate_hz, leads=waveform.leads
-                )
+                values = self._encoder.prepare(signal, rate_hz=rate_hz, leads=waveform.leads)
             except UnfitRecordError as error:
                 yield [], [error.reason]
                 continue
-            self.incomplete += len(waveform.leads) < len(self._encoder.spec.leads)
-            starts = self._encoder.window_starts(waveform.digital.shape[1], rate_hz=rate_hz)
-            same = (self._encoder.window_leads(waveform.leads), values.shape)
+            present = sum(not np.isnan(lead).all() for lead in signal)
+            self.incomplete += present < len(self._encoder.spec.leads)
+            starts = self._encoder.window_starts(signal.shape[1], rate_hz=rate_hz)
+            same = (self._encoder.window_leads(waveform.leads, signal=signal), values.shape)
             waiting[same].append(_Windows(waveform.record_id, values, starts))
             if len(waiting[same]) == self._size:
                 yield self._embed(same[0], waiting.pop(same))

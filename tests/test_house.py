@@ -85,7 +85,7 @@ HEAVY = {
     "torch": {"models", "embed", "supervised", "environment"},
     "xgboost": {"classifiers"},
     "sklearn": {"classifiers", "split", "evaluate", "project", "report"},
-    "matplotlib": {"plots", "project", "report"},
+    "matplotlib": {"project"},
 }
 """Which modules may import a heavy library."""
 
