@@ -15,7 +15,15 @@ from ecgstore.catalog import Catalog
 from ecgstore.errors import UsageError
 from ecgstore.features import SIGNAL
 from ecgstore.progress import Progress, Silent
-from ecgstore.runs import Run, fit_fold, keep_predictions, pinned, prepare, repeats_in
+from ecgstore.runs import (
+    Run,
+    check_reads,
+    fit_fold,
+    keep_predictions,
+    pinned,
+    prepare,
+    repeats_in,
+)
 from ecgstore.schema import table_schema
 from ecgstore.split import reshuffles
 from ecgstore.train import classifiers, read_settings
@@ -45,7 +53,7 @@ class Score:
         classifier: Name of the classifier.
         records: Records used, of both parts.
         left_out: Records of the split that were not, by reason.
-        values: Per metric, its value on each reshuffle; empty in a dry run.
+        values: Per metric, its value on each reshuffle; in a dry run, of those scored before.
         added: Reshuffles scored by this call; in a dry run, those that would be.
     """
 
@@ -166,6 +174,8 @@ def evaluate(
         name: classifiers.get(name) for name in (classifier, *([baseline] if baseline else []))
     }
     chosen = dict(zip(kinds, read_settings(list(kinds.values()), params), strict=True))
+    for name, kind in plan:
+        check_reads(kinds[kind], name)
     past = pinned(warehouse, names, split_id, dry_run=dry_run)
     with Catalog(past.relations()) as catalog:
         split = reshuffles(catalog, split_id)

@@ -34,7 +34,16 @@ if TYPE_CHECKING:
 
     from ecgstore.classifiers import Classifier, Setting
 
-__all__ = ["Fold", "Run", "fit_fold", "keep_predictions", "pinned", "prepare", "repeats_in"]
+__all__ = [
+    "Fold",
+    "Run",
+    "check_reads",
+    "fit_fold",
+    "keep_predictions",
+    "pinned",
+    "prepare",
+    "repeats_in",
+]
 
 _RECIPE = 1
 """Counts changes to this program that change its numbers; part of every run id."""
@@ -114,7 +123,7 @@ def prepare(
 ) -> Run:
     """Read all that a run needs and name it; see `train`."""
     task, split_id = split[0].task, split[0].split_id
-    _check_reads(kind, features)
+    check_reads(kind, features)
     members = sorted({*split[0].train, *split[0].test})
     found = catalog.table(
         "select record_id, label from labels join records using (record_id) where task = $task and "
@@ -276,7 +285,8 @@ def _folds(
         yield Fold(one.repeat, *sides)
 
 
-def _check_reads(kind: type[Classifier], features: str) -> None:
+def check_reads(kind: type[Classifier], features: str) -> None:
+    """Raise `UsageError` unless a classifier can be given a feature set."""
     if (kind.reads == "signal") != (features == SIGNAL):
         takes = f"the feature set {SIGNAL!r}" if kind.reads == "signal" else "vectors"
         msg = f"The classifier {kind.name!r} reads {takes}, not {features!r}."

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Test data are small: more threads only get into each other's way, most of all on a busy machine.
+for variable in ("OMP_NUM_THREADS", "ECGSTORE_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
