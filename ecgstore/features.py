@@ -131,8 +131,13 @@ def matrix(
     Raises:
         SchemaError: Vectors of one member differ in length or hold values that are not finite.
     """
+    chosen = None if record_ids is None else list(record_ids)
+    # Variables, not parameters: with parameters DuckDB copies the vectors once more.
+    for key, value in {**member_parameters(members), "ids": chosen}.items():
+        catalog.connection.execute(f"set variable {key} = ?", [value])
     first, *others = [
-        f"(select record_id, embedding from embeddings where {is_member(i)}) m{i}"
+        f"(select record_id, embedding from embeddings where model = getvariable('model{i}') "
+        f"and version = getvariable('version{i}') and pooling = getvariable('pooling{i}')) m{i}"
         for i in range(len(members))
     ]
     query = " ".join(
@@ -141,17 +146,16 @@ def matrix(
             ", ".join(f"m{i}.embedding as m{i}" for i in range(len(members))),
             f"from {first}",
             *(f"join {other} using (record_id)" for other in others),
-            "" if record_ids is None else "where record_id in (select unnest($ids))",
+            ""
+            if record_ids is None
+            else "where record_id in (select unnest(getvariable('ids')::varchar[]))",
         ]
     )
-    parameters = member_parameters(members)
+    rows = catalog.table(query)
     if record_ids is None:
-        rows = catalog.table(query, parameters)
         exists = catalog.table("select record_id from records")["record_id"]
         here = pc.is_in(rows["record_id"], exists.combine_chunks())
         rows = rows if pc.all(here).as_py() else rows.filter(here)
-    else:
-        rows = catalog.table(query, {**parameters, "ids": list(record_ids)})
     order = pc.sort_indices(rows["record_id"]).to_numpy()
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

@@ -57,8 +57,8 @@ def ready(
 
 def numbers(warehouse: Warehouse, table: str, *columns: str) -> list[dict[str, Any]]:
     with Catalog(warehouse.relations()) as catalog:
-        names = ", ".join(columns)
-        return catalog.table(f"select {names} from {table} order by all").to_pylist()
+        rows = catalog.table(f"select {', '.join(columns)} from {table} order by all")
+        return list(rows.to_pylist())
 
 
 def test_metrics_by_hand() -> None:

@@ -247,7 +247,8 @@ def test_signals_are_resampled_cut_and_never_padded(tmp_path: Path) -> None:
         "too short": 1,
         "no waveform": 1,
     }
-    assert (x.shape, x.dtype) == ((3, 12, 1000), np.float32)
+    assert x.shape == (3, 12, 1000)
+    assert x.dtype == np.float32
     expected = np.sin(2 * np.pi * 5 * np.arange(1000) / 100) + 0.5
     np.testing.assert_allclose(x[0], np.tile(expected, (12, 1)), atol=0.5 / GAIN + 1e-6)
     np.testing.assert_allclose(x[1], np.tile(expected, (12, 1)), atol=0.05)
