@@ -1,36 +1,40 @@
-"""How much of the bare network's speed is left when records are prepared and embedded one by one.
+"""How much of the bare network's speed is left when a warehouse is embedded.
 
 Makes full-size weights at random, writes them to a file and loads that file the public way. Then
-times, batch by batch and in turn, the network alone on prepared batches and a stream that prepares
-records and embeds them. Prints the ratio of the two (1 is no loss), and that of bfloat16 to
-float32 where the CPU multiplies bfloat16 matrices itself.
+times in turn the network alone on prepared batches, and `ecgstore.embed` of as many records: read
+from Parquet, prepared, embedded, written and committed. Prints the ratio of the two (1 is no
+loss), and that of bfloat16 to float32 where the CPU multiplies bfloat16 matrices itself.
 
-    python benchmarks/embed.py --model ecgfm --records 8
+    python benchmarks/embed.py --model ecgfm --records 16
+    python benchmarks/embed.py --memory          peak memory for 1,000 and 10,000 records
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 
+from ecgstore.embed import embed
 from ecgstore.models import Configuration, Encoder, load_encoder, models
 from ecgstore.models.ecgfm_keys import EcgFmConfiguration
 from ecgstore.models.stmem import StMemConfiguration
 from ecgstore.models.weights import write_safetensors
-from ecgstore.record import LEADS
+from ecgstore.record import COLUMNS, LEADS
+from ecgstore.warehouse import Warehouse
+from ecgstore.waveforms import scan
 
 Array = np.ndarray[Any, Any]
-Stream = Callable[[Encoder, Sequence[Array], int], Iterator[Array]]
-"""Gives the vectors of records, ``(windows, dim)`` a batch, in order."""
 
 CONFIGURATIONS: dict[str, Configuration] = {
     "ecgfm": EcgFmConfiguration(),
@@ -50,46 +54,70 @@ def full_size(name: str, folder: Path, precision: Literal["auto", "fp32", "bf16"
     return load_encoder(name, weights=path, device="cpu", precision=precision, readout=readout)
 
 
-def from_memory(encoder: Encoder, records: Sequence[Array], batch: int) -> Iterator[Array]:
-    """Prepare records one by one and embed their windows in batches."""
-    windows = (w for r in records for w in encoder.prepare(r, rate_hz=RATE_HZ, leads=LEADS))
-    while chunk := list(islice(windows, batch)):
-        yield encoder.embed(np.stack(chunk))
+def fill(warehouse: Warehouse, count: int, *, dataset: str) -> None:
+    """Put records of 10 s at 500 Hz, 12 leads, into a warehouse."""
+    rng = np.random.default_rng(count)
+    for start in range(0, count, 500):
+        names = [f"{dataset}/{i:06d}" for i in range(start, min(start + 500, count))]
+        counts = rng.normal(0, 40, (12, len(names) * 5000)).astype(np.int16)
+        offsets = pa.array(np.arange(len(names) + 1, dtype=np.int32) * 5000)
+        waveforms = {
+            "record_id": names,
+            "gain": [[200.0] * 12] * len(names),
+            "baseline": [[0] * 12] * len(names),
+            **{
+                column: pa.ListArray.from_arrays(offsets, pa.array(lead))
+                for column, lead in zip(COLUMNS, counts, strict=True)
+            },
+        }
+        records = {"record_id": names, "dataset": [dataset] * len(names)}
+        records |= {"rate_hz": [RATE_HZ] * len(names), "n_samples": [5000] * len(names)}
+        warehouse.append("waveforms", pa.table(waveforms), command="benchmark")
+        warehouse.append("records", pa.table(records), command="benchmark")
 
 
-def bare(encoder: Encoder, records: Sequence[Array], batch: int) -> Iterator[Array]:
-    """Run the network alone on windows prepared beforehand; `measure` starts the clock late."""
-    prepared = [encoder.prepare(record, rate_hz=RATE_HZ, leads=LEADS) for record in records]
-    windows = np.concatenate(prepared)
+def bare(encoder: Encoder, windows: Array, batch: int) -> float:
+    """Return the seconds the network alone takes for prepared windows."""
     network: Any = encoder.network
-    yield np.empty((0, encoder.dim))
+    start = time.perf_counter()
     with torch.inference_mode():
-        for start in range(0, len(windows), batch):
-            x = torch.from_numpy(windows[start : start + batch])
+        for at in range(0, len(windows), batch):
+            x = torch.from_numpy(windows[at : at + batch])
             if encoder.spec.arch == "stmem":
-                out = network.norm(network.pool(network(x, range(12)), 12))
+                network.norm(network.pool(network(x, range(12)), 12))
             else:
-                out = network.pool(network(x))
-            yield out.numpy()
+                network.pool(network(x))
+    return time.perf_counter() - start
 
 
-def measure(encoder: Encoder, stream: Stream, records: Sequence[Array], batch: int) -> float:
-    """Return the speed of a stream as a part of the bare network's, batch by batch in turn."""
-    alone, whole = bare(encoder, records, batch), stream(encoder, records, batch)
-    next(alone)
-    next(bare(encoder, records[:1], batch))
-    encoder.embed(np.zeros((batch, 12, encoder.window_samples), np.float32))
-    ratios: list[float] = []
-    while True:
+def from_warehouse(encoder: Encoder, folder: Path, records: int, batch: int) -> float:
+    """Return the speed of embedding a warehouse as a part of the bare network's."""
+    warehouse = Warehouse.create(folder / "warehouse")
+    ratios = []
+    for turn in range(4):
+        dataset = f"{encoder.spec.name}{turn}"
+        fill(warehouse, records, dataset=dataset)
+        signals = [w.signal_mv for w in scan(warehouse.table("waveforms").files()[:1])]
+        prepared = [encoder.prepare(x, rate_hz=RATE_HZ, leads=LEADS) for x in signals]
+        alone = bare(encoder, np.concatenate(prepared)[: records * len(prepared[0])], batch)
         start = time.perf_counter()
-        exact = next(alone, None)
-        middle = time.perf_counter()
-        ours = next(whole, None)
-        end = time.perf_counter()
-        if exact is None or ours is None:
-            return float(np.median(ratios))
-        np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-4)
-        ratios.append((middle - start) / (end - middle))
+        done = embed(warehouse, encoder, where=f"dataset = '{dataset}'", batch_size=batch)
+        ours = time.perf_counter() - start
+        assert done.embedded == records
+        ratios.append(alone / ours)
+    return float(np.median(ratios[1:]))
+
+
+def peak_memory(count: int) -> float:
+    """Return the peak memory, MB, of a process that embeds so many records."""
+    with tempfile.TemporaryDirectory() as folder:
+        fill(Warehouse.create(Path(folder)), count, dataset="memory")
+        command = [sys.executable, "-m", "ecgstore", "-w", folder, "embed"]
+        command += ["--model", "ecgfm.mini", "--device", "cpu"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        return usage.ru_maxrss / 1024
 
 
 def bfloat16_gain(folder: Path, name: str, batch: int) -> float | None:
@@ -114,17 +142,21 @@ def main() -> None:
     parser.add_argument("--model", choices=CONFIGURATIONS, action="append")
     parser.add_argument("--records", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rng = np.random.default_rng(0)
-    records = [rng.standard_normal((12, 5000)) for _ in range(options.records)]
+    if options.memory:
+        small, large = peak_memory(1_000), peak_memory(10_000)
+        print(f"peak memory: {small:.0f} MB for 1,000 records, {large:.0f} MB for 10,000")
+        print(f"ratio {large / small:.2f}")
+        return
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for name in options.model or CONFIGURATIONS:
             encoder = full_size(name, Path(temporary), "fp32")
-            part = measure(encoder, from_memory, records, options.batch)
+            part = from_warehouse(encoder, Path(temporary), options.records, options.batch)
             gain = bfloat16_gain(Path(temporary), name, options.batch)
-            rows.append({"model": name, "stream / bare, fp32": part, "bf16 / fp32": gain})
+            rows.append({"model": name, "warehouse / bare, fp32": part, "bf16 / fp32": gain})
     if options.json:
         print(json.dumps(rows))
         return
@@ -132,7 +164,7 @@ def main() -> None:
         for what, value in row.items():
             none = "not measured: this CPU has no bfloat16 matrix units"
             shown = value if isinstance(value, str) else none if value is None else f"{value:.3f}"
-            print(f"{what:22}{shown}")
+            print(f"{what:26}{shown}")
 
 
 if __name__ == "__main__":
