@@ -58,7 +58,7 @@ def decode(rows: pa.Table) -> Iterator[Waveform]:
             record_id=record_id,
             leads=tuple(LEADS[k] for k in present),
             digital=np.stack([stored[COLUMNS[k]] for k in present]),
-            gain=stored["gain"][present],
+            gain=stored["gain"][present].astype(np.float64),
             baseline=stored["baseline"][present].astype(np.int32),
         )
 

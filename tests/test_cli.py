@@ -60,11 +60,12 @@ def test_rows_come_in_every_form(home: Path, run: Callable[..., Any], tmp_path: 
     assert json.loads(flat[0]["leads"]) == whole[0]["leads"]
     assert flat[0]["none"] == ""
     assert whole[1]["record_id"] in run(*sql, "--format", "table").out
-    for suffix, read in {
+    readers: dict[str, Callable[[Path], Any]] = {
         "parquet": lambda path: pq.read_table(path).to_pylist(),
         "json": lambda path: json.loads(path.read_text()),
         "jsonl": lambda path: [json.loads(line) for line in path.read_text().splitlines()],
-    }.items():
+    }
+    for suffix, read in readers.items():
         out = tmp_path / f"rows.{suffix}"
         assert run(*sql, "-o", out).out == ""
         assert read(out) == whole
