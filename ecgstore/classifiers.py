@@ -119,15 +119,18 @@ class XGBoost(Classifier):
         import xgboost
 
         params = {**self.params, **self._fixed()}
-        rounds = params.pop("n_estimators")
+        rounds = int(params.pop("n_estimators"))
+        if rounds < 1:
+            msg = f"n_estimators is {rounds}; XGBoost needs at least 1 tree."
+            raise UsageError(msg)
         try:
             data = xgboost.QuantileDMatrix(
                 x, label=y, max_bin=params["max_bin"], nthread=settings.threads()
             )
             self._booster = xgboost.train(params, data, num_boost_round=rounds)
         except xgboost.core.XGBoostError as error:
-            reason = next((line for line in str(error).splitlines() if "Invalid" in line), "")
-            msg = f"XGBoost refused its settings: {reason.strip() or 'see the log'}"
+            reason = str(error).splitlines()[0].rpartition("Check failed: ")[2]
+            msg = f"XGBoost cannot fit: {reason}."
             raise UsageError(msg) from error
         step()
 
@@ -186,18 +189,16 @@ class Logistic(Classifier):
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 
-        scaler = StandardScaler()
-        scaled = scaler.fit_transform(x.astype(np.float64))
-        model = LogisticRegression(**self.params)
+        scaler, model = StandardScaler(), LogisticRegression(**self.params)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ConvergenceWarning)
-                model.fit(scaled, y)
+                model.fit(scaler.fit_transform(x.astype(np.float64)), y)
         except ConvergenceWarning as error:
             msg = f"Logistic regression did not settle in {self.params['max_iter']} iterations."
             raise UsageError(msg, hint="Raise max_iter, or lower C.") from error
         except ValueError as error:
-            msg = f"Logistic regression refused its settings: {str(error).splitlines()[0]}"
+            msg = f"Logistic regression cannot fit: {str(error).splitlines()[0]}"
             raise UsageError(msg) from error
         self._fitted = {
             "mean": scaler.mean_,
