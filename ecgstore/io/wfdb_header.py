@@ -85,7 +85,7 @@ class Header:
         rate_hz: Frames per second.
         n_frames: Frames, or None where the header leaves it to the size of the signal file.
         recorded_at: Base date and time, None where either is absent; the zone is not known.
-        age: Years, from a comment, or None.
+        age: Years, from a comment; None where it is absent or beyond any human's.
         sex: ``male`` or ``female``, from a comment, or None.
     """
 
