@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small processes share the cores
-
 ROOT = Path(__file__).resolve().parent.parent
 
 # Test data are small: more threads only get into each other's way, most of all on a busy machine.

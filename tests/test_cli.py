@@ -283,7 +283,7 @@ def test_ctrl_c_ends_an_ingest_with_130(
     start: Callable[..., subprocess.Popen[str]], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder, home = tmp_path / "many", tmp_path / "w"
-    write_wfdb(folder, cohort(60, seed=1))
+    write_wfdb(folder, cohort(30, seed=1))
     for path in sorted(folder.glob("*.dat")):
         header = path.with_suffix(".hea").read_text()
         for copy in range(40):
@@ -299,7 +299,7 @@ def test_ctrl_c_ends_an_ingest_with_130(
     assert not list(home.rglob("*.tmp"))
     assert run(*arguments).code == 0
     count = json.loads(run("-w", home, "sql", "select count(*) n from records", "--json").out)
-    assert count == [{"n": 60 * 41}]
+    assert count == [{"n": 30 * 41}]
 
 
 def test_ctrl_c_ends_the_demo_with_130(
@@ -314,6 +314,7 @@ def interrupt(process: subprocess.Popen[str], *, after_s: float = 0) -> None:
     assert process.poll() is None, "the command ended before it could be interrupted"
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # Python started with -m may end itself by the signal, which a shell shows as 130 as well.
+    assert process.returncode in {130, -signal.SIGINT}
     assert told.splitlines()[-1].startswith("interrupted: ")
     assert "Traceback" not in told
