@@ -209,7 +209,7 @@ def test_an_interrupted_run_keeps_what_was_done(warehouse: Warehouse) -> None:
 def test_a_killed_process_is_finished_by_the_next(
     warehouse: Warehouse, start: Callable[..., subprocess.Popen[str]], blow: signal.Signals
 ) -> None:
-    names = fill(warehouse, signals(300))
+    names = fill(warehouse, signals(150))
     process = start("-w", warehouse.root, "embed", "--model", "stmem.mini", "--batch-size", "2")
     deadline = time.monotonic() + 60
     while not warehouse.table("models").files() and time.monotonic() < deadline:
@@ -222,7 +222,7 @@ def test_a_killed_process_is_finished_by_the_next(
     with Store(warehouse.root) as store:
         store.embed("stmem.mini", device="cpu", precision="fp32")
         before = store.warehouse.versions()
-        assert store.embed("stmem.mini", device="cpu", precision="fp32").existing == 300
+        assert store.embed("stmem.mini", device="cpu", precision="fp32").existing == 150
         assert store.warehouse.versions() == before
     assert sorted(warehouse.table("embeddings").read()["record_id"].to_pylist()) == names
 
