@@ -66,7 +66,7 @@ _embedding_key = (("record_id", _text), ("model", _text), ("version", _text), ("
 _ALL = (
     TableSchema(
         "records",
-        "One row an ECG; a record exists when its row here does.",
+        "One row an ECG; a record exists when its row here does. Sex is male, female or NULL.",
         _columns(
             ("record_id", _text),
             signal_sha256=_text,

@@ -46,7 +46,7 @@ def tables() -> dict[str, list[dict[str, Any]]]:
             "quality": ["quantised"] if record_id == "b/1" else [],
         }
         for i, (record_id, patient, age, sex) in enumerate(
-            zip(ids, ["p1", "p1", "p2", "p3"], [61, 69, 71, 35], "MMFF", strict=True)
+            zip(ids, ["p1", "p1", "p2", "p3"], [61, 69, 71, 35], SEXES, strict=True)
         )
     ]
     truth = {"MI": dict(zip(ids, [1, 0, 1, 0], strict=True)), "NORM": {"b/1": 1}}
@@ -125,6 +125,9 @@ def tables() -> dict[str, list[dict[str, Any]]]:
 
 
 Relations = dict[str, tuple[list[Path], pa.Schema]]
+
+
+SEXES = ("male", "male", "female", "female")
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +223,7 @@ def test_a_missing_or_damaged_shard_is_a_warehouse_error(tmp_path: Path) -> None
 
 def test_parameters_by_name_and_by_place(catalog: Catalog) -> None:
     text = "select record_id from records where sex = $sex and age > $age"
-    assert catalog.sql(text, {"sex": "F", "age": 40}).fetchall() == [("a/3",)]
+    assert catalog.sql(text, {"sex": "female", "age": 40}).fetchall() == [("a/3",)]
     assert catalog.table("select ? + 1 as n", [2]).to_pylist() == [{"n": 3}]
 
 
@@ -357,7 +360,7 @@ EXPECTED: dict[str, tuple[dict[str, str], list[tuple[Any, ...]]]] = {
     ),
     "label_prevalence": (
         {"task": "MI"},
-        [("F", 30, 1, 0, 0.0), ("F", 70, 1, 1, 1.0), ("M", 60, 2, 1, 0.5)],
+        [("female", 30, 1, 0, 0.0), ("female", 70, 1, 1, 1.0), ("male", 60, 2, 1, 0.5)],
     ),
     "lead_amplitudes": (
         {},
@@ -377,8 +380,8 @@ EXPECTED: dict[str, tuple[dict[str, str], list[tuple[Any, ...]]]] = {
     "nearest_neighbours": (
         {"record_id": "a/1", "model": "stmem", "k": "2"},
         [
-            ("a/2", pytest.approx(0.5**0.5), "stmem", "v1", "mean", "a", 69.0, "M"),
-            ("a/3", 0.0, "stmem", "v1", "mean", "a", 71.0, "F"),
+            ("a/2", pytest.approx(0.5**0.5), "stmem", "v1", "mean", "a", 69.0, "male"),
+            ("a/3", 0.0, "stmem", "v1", "mean", "a", 71.0, "female"),
         ],
     ),
     "norm_stats": (

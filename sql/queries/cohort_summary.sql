@@ -5,7 +5,7 @@ select
     count(distinct patient_id) as n_patients,
     avg(age) as age_mean,
     stddev_samp(age) as age_std,
-    avg((sex = 'F')::integer) as share_female,
+    avg((sex = 'female')::integer) as share_female,
     median(rate_hz) as rate_hz,
     median(n_samples / rate_hz) as duration_s,
     min(recorded_at) as first_recorded_at,
