@@ -93,6 +93,10 @@ def split(
             dry_run=dry_run,
         )
     emit(result.rows, form=as_format(form, as_json=as_json))
+    if result.unidentified and group is Group.patient_id:
+        notice(f"{result.unidentified} records have no patient id: each is taken as a patient.")
+    if not result.added and not dry_run:
+        notice(f"unchanged: {name}")
 
 
 def fuse(
@@ -130,6 +134,8 @@ def fuse(
             dry_run=dry_run,
         )
     emit(result.rows, form=as_format(form, as_json=as_json))
+    if not result.added and not dry_run:
+        notice(f"unchanged: {name}")
 
 
 def train(
