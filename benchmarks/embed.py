@@ -140,7 +140,7 @@ def main() -> None:
     """Measure the models asked for and print one row each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", choices=CONFIGURATIONS, action="append")
-    parser.add_argument("--records", type=int, default=16)
+    parser.add_argument("--records", type=int, default=32)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--json", action="store_true")

@@ -157,13 +157,16 @@ def show(model: ModelName, form: FormatOption = None, as_json: JsonOption = Fals
 def check(
     model: ModelName, weights: Weights, form: FormatOption = None, as_json: JsonOption = False
 ) -> None:
-    """Check a checkpoint: container, keys, shapes, values.
+    """Check a checkpoint: container, keys, shapes, values; ends with code 1 if one fails.
 
     Example: ecgstore models check ecgfm --weights ecgfm.pt
     """
     import ecgstore
 
-    emit(ecgstore.check_weights(model, weights), form=as_format(form, as_json=as_json))
+    rows = ecgstore.check_weights(model, weights)
+    emit(rows, form=as_format(form, as_json=as_json))
+    if any(row["result"] != "ok" for row in rows):
+        raise typer.Exit(1)
 
 
 @models.command()

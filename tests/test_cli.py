@@ -159,6 +159,23 @@ def test_a_folder_without_a_warehouse_says_so(tmp_path: Path, run: Callable[...,
     assert not (tmp_path / "none").exists()
 
 
+def test_weights_are_checked_and_converted(
+    run: Callable[..., Any], test_data: Path, tmp_path: Path
+) -> None:
+    mine = test_data / "goldens" / "ecgfm_tiny" / "finetuned.pt"
+    other = test_data / "goldens" / "stmem_tiny" / "st_mem_tiny_encoder.pth"
+    good = run("models", "check", "ecgfm", "--weights", mine, "--json")
+    assert good.code == 0
+    assert {row["result"] for row in json.loads(good.out)} == {"ok"}
+    bad = run("models", "check", "ecgfm", "--weights", other, "--json")
+    assert bad.code == 1
+    assert json.loads(bad.out)[-1]["result"] == "failed"
+    assert "ST-MEM" in json.loads(bad.out)[-1]["detail"]
+    out = tmp_path / "ecgfm.safetensors"
+    assert run("models", "convert", "ecgfm", "--weights", mine, "-o", out).code == 0
+    assert run("models", "check", "ecgfm", "--weights", out).code == 0
+
+
 def test_wrong_usage_is_code_two(run: Callable[..., Any]) -> None:
     assert run("embed").code == 2
     assert run("nonsense").code == 2
