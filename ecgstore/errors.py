@@ -10,6 +10,9 @@ Each class also derives from the built-in exception a caller may already expect:
     ├─ UsageError(ValueError)             an argument cannot be used
     ├─ QueryError(ValueError)             DuckDB refused a query
     ├─ WarehouseError(OSError)            missing or broken warehouse       path
+    │  ├─ DamagedError                    a file is missing or was changed  table, version, file
+    │  │  └─ LogError                     … of the transaction log
+    │  └─ ErasedError                     a version can no longer be opened table, version
     ├─ WeightsError(ValueError)           absent, wrong digest, wrong keys  model, path
     ├─ MissingDependencyError(ImportError)  what for, what to install       package, extra
     └─ NotEnoughDataError(ValueError)     a class or split is too small     task, counts
@@ -28,7 +31,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "DamagedError",
     "EcgStoreError",
+    "ErasedError",
+    "LogError",
     "MissingDependencyError",
     "NotEnoughDataError",
     "QueryError",
@@ -164,6 +170,55 @@ class WarehouseError(EcgStoreError, OSError):
     def __init__(self, message: str, *, path: Path | str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.path = path
+
+
+class DamagedError(WarehouseError):
+    """A file of a table is missing, or does not hold what was written.
+
+    Args:
+        message: What is wrong.
+        path: The table's folder.
+        table: The table.
+        file: Name of the file in the table's folder.
+        version: The version of the table that needs it, when known.
+        hint: What to do about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: Path | str,
+        table: str,
+        file: str,
+        version: int | None = None,
+        hint: str | None = "See what is hurt, and what can be done: ecgstore verify",
+    ) -> None:
+        super().__init__(message, path=path, hint=hint)
+        self.table = table
+        self.file = file
+        self.version = version
+
+
+class LogError(DamagedError):
+    """A file of a table's transaction log is missing, or does not hold what was written."""
+
+
+class ErasedError(WarehouseError):
+    """A version of a table was erased in part or expired, and can no longer be opened."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: Path | str,
+        table: str,
+        version: int,
+        hint: str | None = "Open a newer version.",
+    ) -> None:
+        super().__init__(message, path=path, hint=hint)
+        self.table = table
+        self.version = version
 
 
 class WeightsError(EcgStoreError, ValueError):
