@@ -157,14 +157,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def make_dir(path: Path) -> None:
-    """Make a folder and those above it, and make them last."""
+def make_dir(path: Path, *, sync: bool = True) -> None:
+    """Make a folder and those above it, and make them last unless told not to."""
     if path.is_dir():
         return
-    make_dir(path.parent)
+    make_dir(path.parent, sync=sync)
     with _step("mkdir", path):
         path.mkdir(exist_ok=True)
-    sync_dir(path.parent)
+    if sync:
+        sync_dir(path.parent)
 
 
 def remove_tree(path: Path) -> None:

@@ -1,0 +1,134 @@
+"""Whether a shard still holds what was written.
+
+The name of a shard is the SHA-256 of its bytes, so any change can be found. Reading every byte
+before every query would cost more than most queries; so a shard that was seen whole is noted under
+``_cache/checked`` with its size, inode and time of last change, and read again only when one of
+these differs. A change that goes through the file system is found at once; one below it, on the
+medium itself, is found by ``ecgstore verify``, which trusts no note, and by the page checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecgstore import settings
+from ecgstore.errors import DamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ecgstore.commits import Entry
+
+__all__ = ["check", "remember", "sha256"]
+
+_NOTES = Path("_cache") / "checked"
+_NAME = 64  # hex digits of a SHA-256; other engines name their shards otherwise
+
+_Note = tuple[str, int, int, int]
+_known: dict[Path, tuple[int, set[_Note]]] = {}
+
+
+def check(folder: Path, entries: Iterable[Entry], *, version: int) -> None:
+    """Check that shards are there and unchanged.
+
+    Args:
+        folder: The table's folder.
+        entries: The shards.
+        version: The version that names them, for the message.
+
+    Raises:
+        DamagedError: One is missing or was changed.
+        OSError: One cannot be read.
+    """
+    seen = _notes(folder.parent)
+    unseen = []
+    for entry in entries:
+        try:
+            note = _note(folder / entry.name)
+        except FileNotFoundError as error:
+            raise _damaged(folder, entry.name, "is missing", version) from error
+        if note[1] != entry.size:
+            what = f"has {note[1]} bytes, not {entry.size}"
+            raise _damaged(folder, entry.name, what, version)
+        if note not in seen:
+            unseen.append(note)
+    names = [name for name, *_ in unseen if _is_digest(name)]
+    with ThreadPoolExecutor(settings.threads()) as pool:
+        digests = list(pool.map(lambda name: sha256(folder / name), names))
+    for name, digest in zip(names, digests, strict=True):
+        if digest != Path(name).stem:
+            raise _damaged(folder, name, "was changed after it was written", version)
+    _add(folder.parent, unseen)
+
+
+def remember(folder: Path, names: Iterable[str]) -> None:
+    """Note shards as whole, which their writer knows without reading them."""
+    with suppress(OSError):
+        _add(folder.parent, [_note(folder / name) for name in names])
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex digits.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _notes(root: Path) -> set[_Note]:
+    """Return the notes of a warehouse, reading what was added since the last call."""
+    path = root / _NOTES
+    offset, seen = _known.get(path, (0, set()))
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = 0
+    if size < offset:  # it was dropped, with the rest of the cache
+        offset, seen = 0, set()
+    if size > offset:
+        with suppress(OSError), path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            for line in data[:whole].splitlines():
+                name, *numbers = line.decode("utf-8", "replace").split()
+                if len(numbers) == 3 and all(number.isdigit() for number in numbers):
+                    seen.add((name, int(numbers[0]), int(numbers[1]), int(numbers[2])))
+            offset += whole
+    _known[path] = (offset, seen)
+    return seen
+
+
+def _add(root: Path, notes: list[_Note]) -> None:
+    """Add notes; a warehouse that cannot be written does without."""
+    fresh = [note for note in notes if note not in _notes(root)]
+    if not fresh:
+        return
+    path = root / _NOTES
+    text = "".join("{} {} {} {}\n".format(*note) for note in fresh)
+    with suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab", buffering=0) as file:  # one write a call: lines of others stay whole
+            file.write(text.encode())
+
+
+def _note(path: Path) -> _Note:
+    status = os.stat(path)  # noqa: PTH116  called for every shard of every query
+    return path.name, status.st_size, status.st_ctime_ns, status.st_ino
+
+
+def _is_digest(name: str) -> bool:
+    stem = Path(name).stem
+    return len(stem) == _NAME and not set(stem) - set("0123456789abcdef")
+
+
+def _damaged(folder: Path, name: str, what: str, version: int) -> DamagedError:
+    msg = f"Table {folder.name!r}, version {version}: the shard {name!r} {what}."
+    return DamagedError(msg, path=folder, table=folder.name, file=name, version=version)

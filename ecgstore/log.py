@@ -1,0 +1,403 @@
+"""The transaction log of one table: which shards it consists of, at every version.
+
+It is the log of the Delta Lake protocol (reader version 1, writer version 2), so every engine that
+knows Delta reads the table as it lies. Ours adds what a place for patients' data needs: a commit is
+on disk before anybody can see it, carries a digest of its own text, and is never older than the
+one before it. A commit by another engine, which lacks these, is read as well.
+
+Source: Delta Transaction Log Protocol, sections "Delta Log Entries", "Checkpoints" and "Actions".
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import logging
+import os
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ecgstore import disk
+from ecgstore.checkpoint import State, checkpoint_bytes, read_checkpoint
+from ecgstore.commits import (
+    Commit,
+    Entry,
+    Snapshot,
+    added,
+    applied,
+    decode,
+    encode,
+    entry,
+    removed,
+)
+from ecgstore.errors import ErasedError, LogError, SchemaError, WarehouseError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["CHECKPOINT_EVERY", "Commit", "Entry", "Log", "Lost", "Snapshot"]
+
+CHECKPOINT_EVERY = 64
+"""Commits between two checkpoints: opening a table reads at most so many commits."""
+
+_COMMIT, _CHECKPOINT = ".json", ".checkpoint.parquet"  # after a version of 20 digits
+_READER, _WRITER = 1, 2  # versions of the protocol that are understood
+_TOMBSTONES_MS = 7 * 24 * 3600 * 1000  # the protocol's default: other engines' cleaning needs them
+
+logger = logging.getLogger(__name__)
+
+
+class Lost(Exception):
+    """The version to be written exists already."""
+
+
+class Log:
+    """The log of the table in a folder. Holds no state and no open file.
+
+    Args:
+        folder: The table's folder; its name is taken as the table's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.table = folder.name
+        self.path = folder / "_delta_log"
+
+    def exists(self) -> bool:
+        """Tell whether there is a table."""
+        return any(self._listed())
+
+    def newest(self) -> int:
+        """Return the newest version.
+
+        Raises:
+            WarehouseError: There is no table.
+        """
+        return self._newest(*self._listed())
+
+    def versions(self) -> list[int]:
+        """Return the versions that have all their log files, ascending."""
+        commits, checkpoints = self._listed()
+        whole: list[int] = []
+        for version in sorted(commits | checkpoints):
+            follows = version == 0 or (bool(whole) and whole[-1] == version - 1)
+            if version in checkpoints or (version in commits and follows):
+                whole.append(version)
+        return whole
+
+    def snapshot(self, version: int | None = None, *, base: Snapshot | None = None) -> Snapshot:
+        """Return the table at a version, the newest by default.
+
+        Args:
+            version: The version.
+            base: An older snapshot of this log, from which only newer commits are read.
+
+        Raises:
+            WarehouseError: There is no table or no such version.
+            ErasedError: The log files of that version were cleaned.
+            LogError: A log file that is needed is missing or damaged.
+            SchemaError: The table needs a newer Delta protocol.
+        """
+        if base is not None and version is None:
+            return self._onward(base)
+        commits, checkpoints = self._listed()
+        newest = self._newest(commits, checkpoints)
+        if version is None:
+            version = newest
+        elif not 0 <= version <= newest:
+            msg = f"Table {self.table!r} has no version {version}; its newest is {newest}."
+            raise WarehouseError(msg, path=self.folder)
+        failed: LogError | None = None
+        for start in [*sorted((v for v in checkpoints if v <= version), reverse=True), None]:
+            first = 0 if start is None else start + 1
+            absent = next((v for v in range(first, version + 1) if v not in commits), None)
+            if absent is None:
+                try:
+                    state = None if start is None else self._checkpointed(start)
+                except LogError as error:
+                    failed = failed or error
+                else:
+                    return self._replayed(state, version)
+        if failed is not None:
+            raise failed
+        if version < newest:
+            msg = f"Version {version} of table {self.table!r} can no longer be opened: "
+            msg += "the log files that lead to it were cleaned."
+            raise ErasedError(msg, path=self.folder, table=self.table, version=version)
+        # the walk above ended at version 0, so some commit after the last checkpoint is missing
+        last = max(checkpoints, default=-1)
+        absent = next(v for v in range(last + 1, version + 1) if v not in commits)
+        raise self._broken(_name(absent), "is missing", version)
+
+    def commits(self) -> Iterator[Commit]:
+        """Yield what the log says of each version, newest first.
+
+        Raises:
+            LogError: A commit is damaged.
+        """
+        for version in sorted(self._listed()[0], reverse=True):
+            yield self.told(version)
+
+    def told(self, version: int) -> Commit:
+        """Return what the log says of one version.
+
+        Raises:
+            LogError: The commit is missing or damaged.
+        """
+        info, _, sealed = self._read(version)
+        return Commit(
+            version=version,
+            at=datetime.fromtimestamp(int(info.get("timestamp", 0)) / 1000, UTC),
+            command=str(info.get("command") or info.get("operation") or "?"),
+            added=int(info.get("rowsAdded", 0)),
+            removed=int(info.get("rowsRemoved", 0)),
+            code=str(info.get("codeVersion") or info.get("engineInfo") or "?"),
+            job=str(info.get("job", "")),
+            sealed=sealed,
+        )
+
+    def version_at(self, at: datetime) -> int | None:
+        """Return the newest version committed at or before a time, None when there was none.
+
+        The time is the one in the log, so a copied or moved warehouse gives the same answer.
+
+        Raises:
+            ErasedError: The versions of that time were cleaned.
+            LogError: A commit is damaged.
+        """
+        limit = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000
+        kept = [v for v in self.versions() if (self.path / _name(v)).exists()]
+        place = bisect.bisect_right(kept, limit, key=self._time) - 1
+        if place < 0 and (not kept or kept[0] == 0):
+            return None
+        version = kept[place] if place >= 0 else kept[0] - 1
+        if place < 0 or (place + 1 < len(kept) and kept[place + 1] != version + 1):
+            msg = f"The versions of table {self.table!r} at {at.isoformat()} were cleaned."
+            raise ErasedError(msg, path=self.folder, table=self.table, version=version)
+        return version
+
+    def create(self, metadata: Mapping[str, Any], *, command: str, job: str = "") -> None:
+        """Write version 0, that of an empty table.
+
+        Args:
+            metadata: ``name``, ``description``, ``schemaString`` and ``configuration``.
+            command: Named in the log.
+            job: Id of the invocation.
+
+        Raises:
+            Lost: Somebody else made the table meanwhile.
+            OSError: The system refused.
+        """
+        disk.make_dir(self.path)
+        now = time.time_ns() // 1_000_000
+        described = {
+            "id": str(uuid.uuid4()),
+            "format": {"provider": "parquet", "options": {}},
+            "partitionColumns": [],
+            "createdTime": now,
+            **metadata,
+        }
+        actions = [
+            {"protocol": {"minReaderVersion": _READER, "minWriterVersion": _WRITER}},
+            {"metaData": described},
+        ]
+        self._write(0, now, actions, operation="CREATE TABLE", command=command, job=job)
+
+    def commit(
+        self,
+        base: Snapshot,
+        *,
+        add: Sequence[Entry] = (),
+        remove: Collection[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        rearranged: bool = False,
+        command: str,
+        **told: str | int,
+    ) -> Snapshot:
+        """Commit the version after `base`.
+
+        Args:
+            base: What the caller saw.
+            add: Shards that come; they lie in the table's folder.
+            remove: Names of shards that go.
+            metadata: What replaces the action ``metaData``.
+            rearranged: Whether the rows stay the same, only in other shards.
+            command: Named in the log, as is the rest.
+            told: ``rowsAdded``, ``rowsRemoved``, ``codeVersion``, ``job``.
+
+        Raises:
+            Lost: That version exists: somebody else was faster.
+            SchemaError: The table needs a newer Delta protocol to be written.
+            OSError: The system refused.
+        """
+        if int(base.protocol.get("minWriterVersion", 1)) > _WRITER:
+            raise self._foreign(base.protocol, "written")
+        now = max(time.time_ns() // 1_000_000, base.time_ms + 1)
+        actions: list[dict[str, Any]] = [{"metaData": dict(metadata)}] if metadata else []
+        actions += [{"remove": removed(name, at_ms=now, rearranged=rearranged)} for name in remove]
+        actions += [{"add": added(one, rearranged=rearranged)} for one in add]
+        version = base.version + 1
+        operation = "OPTIMIZE" if rearranged else "WRITE"
+        self._write(version, now, actions, operation=operation, command=command, **told)
+        after = replace(
+            base,
+            version=version,
+            time_ms=now,
+            entries={n: e for n, e in base.entries.items() if n not in set(remove)}
+            | {one.name: one for one in add},
+            tombstones={**base.tombstones, **dict.fromkeys(remove, now)},
+            metadata=metadata or base.metadata,
+        )
+        if version % CHECKPOINT_EVERY == 0:
+            try:
+                self.checkpoint(after)
+            except OSError as error:  # a checkpoint only saves time: the commit is done
+                logger.warning("No checkpoint of table %s: %s", self.table, error)
+        return after
+
+    def checkpoint(self, snapshot: Snapshot) -> Path:
+        """Sum up the log to a version in one file, from which later versions are opened.
+
+        Raises:
+            OSError: The system refused.
+        """
+        recent = snapshot.time_ms - _TOMBSTONES_MS
+        state = State(
+            protocol=snapshot.protocol,
+            metadata=snapshot.metadata,
+            adds=[added(one, rearranged=True) for one in snapshot.entries.values()],
+            removes={name: at for name, at in snapshot.tombstones.items() if at >= recent},
+        )
+        data = checkpoint_bytes(state)
+        path = self.path / _name(snapshot.version, _CHECKPOINT)
+        disk.put(path, data)
+        last = {
+            "version": snapshot.version,
+            "size": 2 + len(state.adds) + len(state.removes),
+            "sizeInBytes": len(data),
+            "numOfAddFiles": len(state.adds),
+        }
+        if snapshot.version >= max(self._listed()[1]):
+            disk.put(self.path / "_last_checkpoint", json.dumps(last).encode())
+        return path
+
+    # ------------------------------------------------------------------ private
+
+    def _listed(self) -> tuple[set[int], set[int]]:
+        """Return the versions that have a commit, and those that have a checkpoint."""
+        try:
+            names = os.listdir(self.path)  # noqa: PTH208  ten thousand Path objects take their time
+        except FileNotFoundError:
+            names = []
+        commits, checkpoints = (
+            {int(n[:20]) for n in names if n[20:] == suffix and n[:20].isdigit()}
+            for suffix in (_COMMIT, _CHECKPOINT)
+        )
+        return commits, checkpoints
+
+    def _newest(self, commits: set[int], checkpoints: set[int]) -> int:
+        if not commits and not checkpoints:
+            msg = f"There is no table in {str(self.folder)!r}."
+            raise WarehouseError(msg, path=self.folder, hint="Make it with: ecgstore init")
+        return max(commits | checkpoints)
+
+    def _onward(self, base: Snapshot) -> Snapshot:
+        while (self.path / _name(base.version + 1)).exists():
+            base = self._applied(base, base.version + 1)
+        return base
+
+    def _replayed(self, base: Snapshot | None, version: int) -> Snapshot:
+        state = base or Snapshot(-1, 0, {}, {}, {}, {})
+        for one in range(state.version + 1, version + 1):
+            state = self._applied(state, one)
+        if not state.metadata or not state.protocol:
+            raise self._broken(_name(0), "does not describe the table", version)
+        if int(state.protocol["minReaderVersion"]) > _READER:
+            raise self._foreign(state.protocol, "read")
+        return state
+
+    def _applied(self, base: Snapshot, version: int) -> Snapshot:
+        told, actions, _ = self._read(version)
+        try:
+            return applied(base, version, told, actions)
+        except ValueError as error:
+            raise self._broken(_name(version), str(error), version) from error
+
+    def _checkpointed(self, version: int) -> Snapshot:
+        file = _name(version, _CHECKPOINT)
+        try:
+            state = read_checkpoint((self.path / file).read_bytes())
+            entries = [entry(one) for one in state.adds]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise self._broken(file, "is damaged", version) from error
+        time_ms = 0
+        with suppress(LogError):
+            time_ms = self._time(version)
+        by_name = {one.name: one for one in entries}
+        return Snapshot(version, time_ms, by_name, state.removes, state.metadata, state.protocol)
+
+    def _time(self, version: int) -> int:
+        return int(self._read(version)[0].get("timestamp", 0))
+
+    def _read(self, version: int) -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
+        """Return what a commit tells of itself, its other actions, and whether it is sealed."""
+        file = _name(version)
+        try:
+            data = (self.path / file).read_bytes()
+        except FileNotFoundError as error:
+            raise self._broken(file, "is missing", version) from error
+        try:
+            return decode(data)
+        except ValueError as error:
+            raise self._broken(file, str(error), version) from error
+
+    def _write(
+        self,
+        version: int,
+        now: int,
+        actions: list[dict[str, Any]],
+        *,
+        operation: str,
+        **told: str | int,
+    ) -> None:
+        """Make a commit file: whole, on disk, and only if nobody made that version before."""
+        own = {"timestamp": now, "operation": operation, "operationParameters": {}}
+        data = encode({**own, "engineInfo": "ecgstore", **told}, actions)
+        final = self.path / _name(version)
+        draft = disk.temporary(final)
+        try:
+            with disk.File(draft) as file:
+                file.write(data)
+                file.sync()
+            try:
+                disk.link(draft, final)
+            except FileExistsError as error:
+                raise Lost from error
+            disk.sync_dir(self.path)
+        finally:
+            with suppress(OSError):
+                disk.remove(draft)
+
+    def _broken(self, file: str, what: str, version: int) -> LogError:
+        msg = f"Table {self.table!r}, version {version}: the log file {file!r} {what}."
+        name = f"{self.path.name}/{file}"
+        return LogError(msg, path=self.folder, table=self.table, file=name, version=version)
+
+    def _foreign(self, protocol: Mapping[str, Any], verb: str) -> SchemaError:
+        found = protocol.get("minReaderVersion" if verb == "read" else "minWriterVersion")
+        wanted = _READER if verb == "read" else _WRITER
+        msg = (
+            f"Table {self.table!r} can only be {verb} by a Delta engine of version {found}; "
+            f"this ecgstore knows version {wanted} at most."
+        )
+        hint = "Another engine changed the table; install a newer ecgstore."
+        return SchemaError(msg, table=self.table, found=found, wanted=wanted, hint=hint)
+
+
+def _name(version: int, suffix: str = _COMMIT) -> str:
+    return f"{version:020d}{suffix}"
