@@ -1,23 +1,21 @@
-"""The facade: one object for a warehouse and everything that can be done with it."""
+"""The facade: one object for a warehouse and everything that can be done with it.
+
+What only reads is in `Opened`; what writes is here, and refuses a warehouse opened as it was.
+"""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from ecgstore import settings
-from ecgstore.catalog import Catalog, init_script
-from ecgstore.errors import UnknownNameError, UsageError, WarehouseError
+from ecgstore.errors import UsageError
+from ecgstore.opened import Opened, name_of
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import duckdb
-    import pyarrow as pa
+    from datetime import datetime
 
     from ecgstore.embed import EmbedResult
     from ecgstore.evaluate import EvaluateResult
@@ -25,15 +23,13 @@ if TYPE_CHECKING:
     from ecgstore.ingest import IngestResult
     from ecgstore.labels import LabelResult
     from ecgstore.progress import Progress
-    from ecgstore.project import Projection
-    from ecgstore.report import ReportResult
     from ecgstore.split import SplitResult
     from ecgstore.train import TrainResult
 
 __all__ = ["Store", "connect"]
 
 
-class Store:
+class Store(Opened):
     """A warehouse of ECGs, their vectors, labels, splits and scores.
 
     Made by `connect`. Every writing call is idempotent: run twice, the second does nothing.
@@ -51,38 +47,9 @@ class Store:
         (0,)
     """
 
-    def __init__(self, root: str | Path, *, at: str | datetime | None = None) -> None:
-        self.root = Path(root)
-        self._at = at
-        self._catalog: Catalog | None = None
-        self._versions: dict[str, int] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the DuckDB connection; relations made by `sql` end with it."""
-        if self._catalog is not None:
-            self._catalog.close()
-            self._catalog = None
-
-    @property
-    def warehouse(self) -> Warehouse:
-        """The tables, at their newest versions or as of ``at``.
-
-        Raises:
-            WarehouseError: There is no warehouse in this folder.
-        """
-        return Warehouse(self.root, at=self._moment())
-
     def init(self) -> Warehouse:
         """Make an empty warehouse here; an existing one is left as it is."""
-        if self._at is not None:
-            msg = "A warehouse opened at an earlier time cannot be written."
-            raise UsageError(msg, hint="Open it without --at.")
+        self._refuse_past()
         return Warehouse.create(self.root)
 
     # ------------------------------------------------------------------ data in
@@ -103,7 +70,7 @@ class Store:
         from ecgstore.ingest import ingest
 
         return ingest(
-            self.warehouse if dry_run and self.root.exists() else self.init(),
+            self._now() if dry_run and self.root.exists() else self.init(),
             [Path(source) for source in sources],
             dataset=dataset,
             reader=reader,
@@ -131,7 +98,7 @@ class Store:
         from ecgstore.labels import label as attach
 
         return attach(
-            self.warehouse,
+            self._now(),
             Path(file),
             task=task,
             id=id,
@@ -165,11 +132,12 @@ class Store:
         from ecgstore.embed import embed
         from ecgstore.models import load_encoder
 
+        warehouse = self._now()
         encoder = load_encoder(
             model, weights=weights, device=settings.device_name(device), precision=precision
         )
         return embed(
-            self.warehouse,
+            warehouse,
             encoder,
             where=where,
             batch_size=batch_size,
@@ -193,7 +161,7 @@ class Store:
         from ecgstore.fuse import fuse
 
         return fuse(
-            self.warehouse,
+            self._now(),
             models,
             name=name,
             scale=scale,
@@ -219,7 +187,7 @@ class Store:
         from ecgstore.split import split
 
         return split(
-            self.warehouse,
+            self._now(),
             name,
             task=task,
             repeats=repeats,
@@ -243,9 +211,9 @@ class Store:
         from ecgstore.train import train
 
         return train(
-            self.warehouse,
-            _name(features),
-            _name(split),
+            self._now(),
+            name_of(features),
+            name_of(split),
             classifier=classifier,
             params=params,
             dry_run=dry_run,
@@ -267,9 +235,9 @@ class Store:
         from ecgstore.evaluate import evaluate
 
         return evaluate(
-            self.warehouse,
-            [_name(one) for one in features],
-            _name(split),
+            self._now(),
+            [name_of(one) for one in features],
+            name_of(split),
             classifier=classifier,
             baseline=baseline,
             params=params,
@@ -277,106 +245,17 @@ class Store:
             progress=progress,
         )
 
-    # -------------------------------------------------------------- looking at it
-
-    def project(
-        self,
-        features: str | FuseResult,
-        *,
-        split: str | SplitResult | None = None,
-        method: Literal["tsne", "pca", "umap"] = "tsne",
-        n: int = 500,
-        seed: int = 0,
-    ) -> Projection:
-        """Lay a balanced sample of training records out in two dimensions."""
-        from ecgstore.project import project
-
-        return project(
-            self.warehouse,
-            _name(features),
-            split=None if split is None else _name(split),
-            method=method,
-            n=n,
-            seed=seed,
-        )
-
-    def report(
-        self,
-        out: str | Path = "report.html",
-        *,
-        split: str | SplitResult | None = None,
-        title: str | None = None,
-        progress: Progress | None = None,
-    ) -> ReportResult:
-        """Write one self-contained HTML page about the cohort and every score."""
-        from ecgstore.report import report
-
-        return report(
-            self.warehouse,
-            Path(out),
-            split=None if split is None else _name(split),
-            title=title,
-            progress=progress,
-        )
-
-    def sql(
-        self, query: str, parameters: Mapping[str, object] | Sequence[object] | None = None
-    ) -> duckdb.DuckDBPyRelation:
-        """Run one SQL statement over the tables, which are views; see `Catalog.sql`."""
-        return self._connected().sql(query, parameters)
-
-    def table(
-        self, query: str, parameters: Mapping[str, object] | Sequence[object] | None = None
-    ) -> pa.Table:
-        """Run one SQL statement and fetch its result as an Arrow table; see `Catalog.table`."""
-        return self._connected().table(query, parameters)
-
-    def query(self, name: str, **parameters: str) -> duckdb.DuckDBPyRelation:
-        """Run a named query of `ecgstore.queries`; see `Catalog.query`."""
-        return self._connected().query(name, parameters)
-
-    def init_script(self) -> str:
-        """Return SQL that gives any DuckDB client the same macros, tables and views."""
-        return init_script(self.warehouse.relations())
-
     # ------------------------------------------------------------------ private
 
-    def _connected(self) -> Catalog:
-        warehouse = self.warehouse
-        versions = warehouse.versions()
-        if self._catalog is None or versions != self._versions:
-            self.close()
-            self._catalog = Catalog(warehouse.relations(), threads=settings.threads())
-            self._versions = versions
-        return self._catalog
+    def _now(self) -> Warehouse:
+        """Return the tables at their newest versions, to be written."""
+        self._refuse_past()
+        return self.warehouse
 
-    def _moment(self) -> datetime | dict[str, int] | None:
-        if self._at is None or isinstance(self._at, datetime):
-            return self._at
-        try:
-            moment = datetime.fromisoformat(self._at)
-        except ValueError:
-            return self._versions_of_run(self._at)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-    def _versions_of_run(self, run_id: str) -> dict[str, int]:
-        with Catalog(Warehouse(self.root).relations()) as catalog:
-            rows = catalog.table("select distinct run_id, versions from scores").to_pylist()
-        stored = {row["run_id"]: row["versions"] for row in rows}
-        if run_id not in stored:
-            raise UnknownNameError(run_id, kind="run or time", known=stored)
-        versions: dict[str, int] = json.loads(stored[run_id])
-        return versions
-
-    def __repr__(self) -> str:
-        return f"Store({str(self.root)!r})"
-
-    def _repr_html_(self) -> str:
-        try:
-            count = self.table("select count(*) as n from records")["n"][0]
-        except WarehouseError:
-            return f"<b>{escape(self.root.name)}</b>: no warehouse yet"
-        return f"<b>{escape(self.root.name)}</b>: {count} records"
+    def _refuse_past(self) -> None:
+        if self._at is not None:
+            msg = "A warehouse opened as it was at a time or for a run can only be read."
+            raise UsageError(msg, hint="Write to it without --at.")
 
 
 def connect(path: str | Path | None = None, *, at: str | datetime | None = None) -> Store:
@@ -387,8 +266,3 @@ def connect(path: str | Path | None = None, *, at: str | datetime | None = None)
         at: Read it as it was at a time or for a run; see `Store`.
     """
     return Store(settings.warehouse_home(path), at=at)
-
-
-def _name(thing: object) -> str:
-    """Return a name given as such or through the result that made it."""
-    return thing if isinstance(thing, str) else str(getattr(thing, "name"))  # noqa: B009

@@ -35,6 +35,7 @@ LEVELS: dict[str, int] = {
     "tables": 16,
     "warehouse": 17,
     "catalog": 18,
+    "history": 18,
     "environment": 18,
     "features": 19,
     "classifiers": 19,
@@ -55,6 +56,7 @@ LEVELS: dict[str, int] = {
     "plots": 32,
     "page": 33,
     "report": 34,
+    "opened": 39,
     "store": 40,
     "demo": 41,
 }

@@ -1,0 +1,153 @@
+"""A warehouse opened to be read, now or as it was: all of the facade that writes nothing to it.
+
+Every method here answers for the moment the warehouse was opened at; what writes is in `Store`.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from ecgstore import settings
+from ecgstore.catalog import Catalog, init_script
+from ecgstore.errors import WarehouseError
+from ecgstore.history import moment
+from ecgstore.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    import duckdb
+    import pyarrow as pa
+
+    from ecgstore.fuse import FuseResult
+    from ecgstore.progress import Progress
+    from ecgstore.project import Projection
+    from ecgstore.report import ReportResult
+    from ecgstore.split import SplitResult
+
+__all__ = ["Opened", "name_of"]
+
+
+class Opened:
+    """A warehouse that is looked at.
+
+    Args:
+        root: The warehouse folder.
+        at: An ISO time, a datetime, or the id of a run; None opens what is newest.
+    """
+
+    def __init__(self, root: str | Path, *, at: str | datetime | None = None) -> None:
+        self.root = Path(root)
+        self._at = at
+        self._catalog: Catalog | None = None
+        self._versions: dict[str, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the DuckDB connection; relations made by `sql` end with it."""
+        if self._catalog is not None:
+            self._catalog.close()
+            self._catalog = None
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """The tables, at their newest versions or as of ``at``.
+
+        Raises:
+            WarehouseError: There is no warehouse in this folder, or there was none then.
+            UnknownNameError: No run has this id.
+            UsageError: ``at`` is neither a time nor the id of a run.
+        """
+        return Warehouse(self.root, at=moment(self.root, self._at))
+
+    def sql(
+        self, query: str, parameters: Mapping[str, object] | Sequence[object] | None = None
+    ) -> duckdb.DuckDBPyRelation:
+        """Run one SQL statement over the tables, which are views; see `Catalog.sql`."""
+        return self._connected().sql(query, parameters)
+
+    def table(
+        self, query: str, parameters: Mapping[str, object] | Sequence[object] | None = None
+    ) -> pa.Table:
+        """Run one SQL statement and fetch its result as an Arrow table; see `Catalog.table`."""
+        return self._connected().table(query, parameters)
+
+    def query(self, name: str, **parameters: str) -> duckdb.DuckDBPyRelation:
+        """Run a named query of `ecgstore.queries`; see `Catalog.query`."""
+        return self._connected().query(name, parameters)
+
+    def init_script(self) -> str:
+        """Return SQL that gives any DuckDB client the same macros, tables and views."""
+        return init_script(self.warehouse.relations())
+
+    def project(
+        self,
+        features: str | FuseResult,
+        *,
+        split: str | SplitResult | None = None,
+        method: Literal["tsne", "pca", "umap"] = "tsne",
+        n: int = 500,
+        seed: int = 0,
+    ) -> Projection:
+        """Lay a balanced sample of training records out in two dimensions."""
+        from ecgstore.project import project
+
+        return project(
+            self.warehouse,
+            name_of(features),
+            split=None if split is None else name_of(split),
+            method=method,
+            n=n,
+            seed=seed,
+        )
+
+    def report(
+        self,
+        out: str | Path = "report.html",
+        *,
+        split: str | SplitResult | None = None,
+        title: str | None = None,
+        progress: Progress | None = None,
+    ) -> ReportResult:
+        """Write one self-contained HTML page about the cohort and every score."""
+        from ecgstore.report import report
+
+        return report(
+            self.warehouse,
+            Path(out),
+            split=None if split is None else name_of(split),
+            title=title,
+            progress=progress,
+        )
+
+    def _connected(self) -> Catalog:
+        warehouse = self.warehouse
+        versions = warehouse.versions()
+        if self._catalog is None or versions != self._versions:
+            self.close()
+            self._catalog = Catalog(warehouse.relations(), threads=settings.threads())
+            self._versions = versions
+        return self._catalog
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.root)!r})"
+
+    def _repr_html_(self) -> str:
+        try:
+            count = self.table("select count(*) as n from records")["n"][0]
+        except WarehouseError:
+            return f"<b>{escape(self.root.name)}</b>: no warehouse yet"
+        return f"<b>{escape(self.root.name)}</b>: {count} records"
+
+
+def name_of(thing: object) -> str:
+    """Return a name given as such or through the result that made it."""
+    return thing if isinstance(thing, str) else str(getattr(thing, "name"))  # noqa: B009
