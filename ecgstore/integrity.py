@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ecgstore.commits import Entry
 
-__all__ = ["check", "remember", "sha256"]
+__all__ = ["changed", "check", "remember", "sha256"]
 
 _NOTES = Path("_cache") / "checked"
 _NAME = 64  # hex digits of a SHA-256; other engines name their shards otherwise
@@ -45,25 +45,38 @@ def check(folder: Path, entries: Iterable[Entry], *, version: int) -> None:
         DamagedError: One is missing or was changed.
         OSError: One cannot be read.
     """
-    seen = _notes(folder.parent)
-    unseen = []
+    paths = []
     for entry in entries:
+        path = folder / entry.name
         try:
-            note = _note(folder / entry.name)
+            size = os.stat(path).st_size  # noqa: PTH116  called for every shard of every query
         except FileNotFoundError as error:
             raise _damaged(folder, entry.name, "is missing", version) from error
-        if note[1] != entry.size:
-            what = f"has {note[1]} bytes, not {entry.size}"
-            raise _damaged(folder, entry.name, what, version)
-        if note not in seen:
-            unseen.append(note)
-    names = [name for name, *_ in unseen if _is_digest(name)]
+        if size != entry.size:
+            raise _damaged(folder, entry.name, f"has {size} bytes, not {entry.size}", version)
+        paths.append(path)
+    for path in changed(folder.parent, paths):
+        raise _damaged(folder, path.name, "was changed after it was written", version)
+
+
+def changed(root: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return the files that do not hold the bytes whose SHA-256 is their name.
+
+    Args:
+        root: The warehouse folder, which keeps the notes.
+        paths: Files of the warehouse; one that is not named by a digest counts as whole.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    seen = _notes(root)
+    unseen = {path: note for path in paths if (note := _note(path)) not in seen}
+    named = [path for path in unseen if _is_digest(path.name)]
     with ThreadPoolExecutor(settings.threads()) as pool:
-        digests = list(pool.map(lambda name: sha256(folder / name), names))
-    for name, digest in zip(names, digests, strict=True):
-        if digest != Path(name).stem:
-            raise _damaged(folder, name, "was changed after it was written", version)
-    _add(folder.parent, unseen)
+        digests = list(pool.map(sha256, named))
+    bad = [path for path, digest in zip(named, digests, strict=True) if digest != path.stem]
+    _add(root, [note for path, note in unseen.items() if path not in bad])
+    return bad
 
 
 def remember(folder: Path, names: Iterable[str]) -> None:

@@ -18,14 +18,14 @@ from ecgstore import settings
 from ecgstore.classifiers import Classifier, Setting
 from ecgstore.errors import UsageError
 from ecgstore.record import INVALID, LEADS
-from ecgstore.waveforms import Waveform, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
 
     import torch
     from numpy.typing import NDArray
+
+    from ecgstore.waveforms import Waveform
 
 __all__ = ["ResNet50", "signals"]
 
@@ -175,17 +175,17 @@ class ResNet50(Classifier):
 
 
 def signals(
-    files: Sequence[Path],
+    waveforms: Iterable[Waveform],
     rates: Mapping[str, float | None],
     *,
     rate_hz: float,
     seconds: float,
 ) -> tuple[NDArray[np.object_], NDArray[np.float32], Counter[str]]:
-    """Read the input of a classifier on signals.
+    """Make the input of a classifier on signals.
 
     Args:
-        files: Shards of ``waveforms``.
-        rates: The records to read, each with its own samples per second.
+        waveforms: The records, each at most once, in any order.
+        rates: The records wanted, each with its own samples per second.
         rate_hz: Samples per second wanted.
         seconds: Length wanted; longer records are cut after it.
 
@@ -199,7 +199,7 @@ def signals(
     kept = np.zeros(len(wanted), dtype=bool)
     refused: Counter[str] = Counter()
     found = 0
-    for waveform in scan(files, place):
+    for waveform in waveforms:
         found += 1
         i = place[waveform.record_id]
         reason = _write_input(

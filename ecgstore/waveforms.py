@@ -1,23 +1,37 @@
-"""From rows of the ``waveforms`` table back to signals in millivolts."""
+"""From rows of the ``waveforms`` table back to signals in millivolts.
+
+Every page that is decoded is checked against its checksum, where its writer made one.
+"""
 
 from __future__ import annotations
 
+import functools
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecgstore.errors import DamagedError
 from ecgstore.record import COLUMNS, INVALID, LEADS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
-    import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["Waveform", "decode", "scan"]
+__all__ = ["Waveform", "decode", "read", "scan"]
+
+_FOOTERS = 1024
+"""Footers kept parsed: those of four million records in shards of full size."""
+_ANY = ("", chr(0x10FFFF))
+_ROWS_AT_ONCE = 8
+"""Rows decoded between two looks whether the wanted one is among them; fewer cost more in calls."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,20 +86,103 @@ def scan(
         files: Shards of the ``waveforms`` table.
         wanted: Record ids to yield; None for all. A row group without any is not decoded.
         rows: Rows decoded at once; the row groups of the table hold 64.
+
+    Raises:
+        DamagedError: A shard is missing or damaged.
     """
     for path in files:
-        with pq.ParquetFile(path) as shard:
+        with _opened(path) as shard:
             for group in range(shard.num_row_groups):
-                if wanted is not None:
-                    ids = shard.read_row_group(group, columns=["record_id"]).column(0)
-                    keep = [i for i, name in enumerate(ids.to_pylist()) if name in wanted]
-                    if not keep:
-                        continue
-                table = shard.read_row_group(group, use_threads=False)
-                if wanted is not None and len(keep) < len(table):
-                    table = table.take(keep)
+                with _named(path):
+                    table = _group(shard, group, wanted)
                 for start in range(0, len(table), rows):
                     yield from decode(table.slice(start, rows))
+
+
+def read(files: Sequence[Path], record_id: str) -> Waveform | None:
+    """Read one record, None when no shard holds it.
+
+    Row groups whose limits rule it out are skipped, and none is decoded past its row. The footers
+    of shards are parsed once a process.
+
+    Args:
+        files: Shards of the ``waveforms`` table.
+        record_id: Its key.
+
+    Raises:
+        DamagedError: A shard is missing or damaged.
+    """
+    for path in files:
+        with _named(path):
+            footer, limits = _footer(path)
+            groups = [i for i, (low, high) in enumerate(limits) if low <= record_id <= high]
+        if not groups:
+            continue
+        with _opened(path, footer) as shard, _named(path):
+            ids = shard.read_row_groups(groups, columns=["record_id"])["record_id"]
+            row = pc.index(ids, record_id).as_py()
+            if row >= 0:
+                return next(decode(_row(shard, groups, row)))
+    return None
+
+
+def _row(shard: pq.ParquetFile, groups: Sequence[int], row: int) -> pa.Table:
+    """Return a row of some row groups, which are counted as one."""
+    ends = accumulate(shard.metadata.row_group(group).num_rows for group in groups)
+    group, end = next(pair for pair in zip(groups, ends, strict=True) if row < pair[1])
+    row -= end - shard.metadata.row_group(group).num_rows
+    for batch in shard.iter_batches(_ROWS_AT_ONCE, row_groups=[group]):
+        if row < len(batch):
+            return pa.Table.from_batches([batch.slice(row, 1)])
+        row -= len(batch)
+    msg = "A row group holds fewer rows than its footer says."
+    raise pa.ArrowInvalid(msg)
+
+
+def _group(shard: pq.ParquetFile, group: int, wanted: Collection[str] | None) -> pa.Table:
+    """Return the rows of a row group that are wanted."""
+    if wanted is None:
+        return shard.read_row_group(group, use_threads=False)
+    ids = shard.read_row_group(group, columns=["record_id"]).column(0)
+    keep = [i for i, name in enumerate(ids.to_pylist()) if name in wanted]
+    if not keep:
+        return shard.schema_arrow.empty_table()
+    table = shard.read_row_group(group, use_threads=False)
+    return table if len(keep) == len(table) else table.take(keep)
+
+
+@functools.lru_cache(_FOOTERS)
+def _footer(path: Path) -> tuple[pq.FileMetaData, list[tuple[str, str]]]:
+    """Return the footer of a shard, which never changes, and the limits of each row group's ids."""
+    footer = pq.read_metadata(path)
+    column = footer.schema.names.index("record_id")
+    limits = []
+    for group in range(footer.num_row_groups):
+        found = footer.row_group(group).column(column).statistics
+        known = found is not None and found.has_min_max
+        limits.append((found.min, found.max) if known else _ANY)
+    return footer, limits
+
+
+@contextmanager
+def _opened(path: Path, footer: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+    with _named(path):
+        shard = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
+    with shard:
+        yield shard
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let what Parquet has to say of a file leave as an error that names the file."""
+    try:
+        yield
+    except DamagedError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        what = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
+        msg = f"Table 'waveforms': the shard {path.name!r} {what}."
+        raise DamagedError(msg, path=path.parent, table="waveforms", file=path.name) from error
 
 
 def _lists(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.generic]]:

@@ -18,6 +18,7 @@ from ecgstore.split import reshuffles, split
 from ecgstore.supervised import ResNet50, signals
 from ecgstore.train import classifiers, load_classifier, read_settings, train
 from ecgstore.warehouse import Warehouse
+from ecgstore.waveforms import scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,8 +238,8 @@ def test_signals_are_resampled_cut_and_never_padded(tmp_path: Path) -> None:
     warehouse.append("waveforms", pa.Table.from_pylist(rows), command="test")
     rates: dict[str, float | None] = {str(row["record_id"]): 500.0 for row in rows}
     rates |= {"a/100": 100.0, "b/no rate": None, "b/nothing": 500.0}
-    files = warehouse.table("waveforms").files()
-    ids, x, refused = signals(files, rates, rate_hz=100, seconds=10)
+    waveforms = scan(warehouse.table("waveforms").files())
+    ids, x, refused = signals(waveforms, rates, rate_hz=100, seconds=10)
     assert list(ids) == ["a/100", "a/500", "b/late"]
     assert refused == {
         "lost samples": 1,
