@@ -17,8 +17,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import pyarrow as pa
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
@@ -30,7 +28,6 @@ __all__ = [
     "added",
     "applied",
     "decode",
-    "described",
     "encode",
     "entry",
     "removed",
@@ -41,18 +38,6 @@ _BLANK = b'"digest": "' + b"0" * 64 + b'"'
 _KINDS = {"commitInfo", "add", "remove", "metaData", "protocol", "txn", "domainMetadata", "cdc"}
 
 Action = dict[str, Any]
-
-_TYPES = {
-    pa.string(): "string",
-    pa.binary(): "binary",
-    pa.bool_(): "boolean",
-    pa.int16(): "short",
-    pa.int32(): "integer",
-    pa.int64(): "long",
-    pa.float32(): "float",
-    pa.float64(): "double",
-    pa.timestamp("us", tz="UTC"): "timestamp",
-}
 
 
 @dataclass(frozen=True)
@@ -169,15 +154,6 @@ def decode(data: bytes) -> tuple[Action, list[Action], bool]:
     return told if isinstance(told, dict) else {}, actions, seal is not None
 
 
-def described(schema: pa.Schema) -> str:
-    """Return the columns of a table as the log describes them, the ``schemaString``."""
-    fields = [
-        {"name": one.name, "type": _type(one.type), "nullable": one.nullable, "metadata": {}}
-        for one in schema
-    ]
-    return json.dumps({"type": "struct", "fields": fields})
-
-
 def added(one: Entry, *, rearranged: bool) -> Action:
     """Return the content of the action ``add``; `rearranged` rows were in the table before."""
     stats = {} if one.rows is None else {"numRecords": one.rows}
@@ -243,14 +219,3 @@ def applied(
         raise ValueError(msg) from error
     entries.update((one.name, one) for one in come)
     return Snapshot(version, time_ms, entries, tombstones, metadata, protocol)
-
-
-def _type(kind: pa.DataType) -> str | Action:
-    if pa.types.is_list(kind):
-        inner = kind.value_field
-        return {
-            "type": "array",
-            "elementType": _type(inner.type),
-            "containsNull": inner.nullable,
-        }
-    return _TYPES[kind]

@@ -83,7 +83,7 @@ class File:
         with _step("create", path):
             self._file = path.open("xb", buffering=0)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes at the end."""
         with _step("write", self.path, data=bytes(data) if _watchers else None):
             view = memoryview(data)

@@ -11,6 +11,7 @@ import math
 import re
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -142,25 +143,30 @@ def ingest(
         commit(Done(rejects=[_announced(dataset, entry) for entry in found.missing]))
         progress.advance(len(found.missing), rejected=len(found.missing))
     jobs = min(settings.threads(jobs), math.ceil(len(todo) / BATCH_ROWS))
-    root = warehouse.root
-    tasks = [
-        Task(
-            folders=None if dry_run else (root / "waveforms", root / "labels"),
-            dataset=dataset,
-            reader=reader,
-            tasks=found.tasks,
-            sources=run,
-            stop=on_error == "stop",
+    with ExitStack() as stack:
+        folders = None
+        if not dry_run:
+            tables = [warehouse.table(name) for name in ("waveforms", "labels")]
+            waveforms, labels = (stack.enter_context(table.staging()) for table in tables)
+            folders = (waveforms, labels)
+        tasks = [
+            Task(
+                folders=folders,
+                dataset=dataset,
+                reader=reader,
+                tasks=found.tasks,
+                sources=run,
+                stop=on_error == "stop",
+            )
+            for run in _runs(todo, jobs)
+        ]
+        run_tasks(
+            take_in,
+            tasks,
+            jobs=jobs,
+            finished=commit,
+            advance=lambda done, refused: progress.advance(done, rejected=refused),
         )
-        for run in _runs(todo, jobs)
-    ]
-    run_tasks(
-        take_in,
-        tasks,
-        jobs=jobs,
-        finished=commit,
-        advance=lambda done, refused: progress.advance(done, rejected=refused),
-    )
     return IngestResult(
         ingested=commit.ingested,
         existing=len(chosen) - len(todo) + commit.overtaken,
@@ -186,14 +192,15 @@ class _Committer:
         added = done.records.num_rows
         if self._write:
             house = self._warehouse
-            for name, shards in (("waveforms", done.waveforms), ("labels", done.labels)):
-                if shards:
-                    house.table(name).append_shards(shards, command=_COMMAND)
             if done.rejects:
                 rejects = pa.Table.from_pylist(done.rejects, schema=TABLES["rejects"].arrow)
                 house.append("rejects", rejects, command=_COMMAND)
-            if done.records.num_rows:
-                added = house.append("records", done.records, command=_COMMAND)
+            with house.shared():
+                for name, shards in (("waveforms", done.waveforms), ("labels", done.labels)):
+                    if shards:
+                        house.append_shards(name, shards, command=_COMMAND)
+                if done.records.num_rows:
+                    added = house.append("records", done.records, command=_COMMAND)
             self._clear_refused(done)
         self.ingested += added
         self.overtaken += done.records.num_rows - added

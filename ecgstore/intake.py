@@ -42,7 +42,7 @@ class Task:
     """Work for one worker: files that make one shard.
 
     Attributes:
-        folders: Folders of the tables ``waveforms`` and ``labels``; None in a dry run.
+        folders: Staging folders of ``waveforms`` and ``labels``; None in a dry run.
         dataset: Name of the dataset.
         reader: Reader to use, or ``auto``.
         tasks: Tasks in which every record has a label.

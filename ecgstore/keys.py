@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["as_keys", "check_unique", "found", "holding", "matching", "open_shards", "same_rows"]
 
 _FILE, _ROW = "__filename", "__row"
+_PARQUET = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 
 def as_keys(schema: TableSchema, keys: pa.Table) -> pa.Table:
@@ -75,7 +78,8 @@ def found(rows: pa.Table, stored: pa.Table, names: list[str]) -> NDArray[np.bool
 
 def open_shards(schema: TableSchema, files: Sequence[Path]) -> pads.Dataset:
     """Return shards as one Arrow dataset; columns that a shard lacks are NULL."""
-    return pads.dataset([str(file) for file in files], schema=schema.arrow, format="parquet")
+    names = [str(file) for file in files]
+    return pads.dataset(names, schema=schema.arrow, format=_PARQUET)
 
 
 def matching(schema: TableSchema, files: Sequence[Path], keys: pa.Table) -> pa.Table:

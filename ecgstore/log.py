@@ -72,6 +72,10 @@ class Log:
         """Tell whether there is a table."""
         return any(self._listed())
 
+    def has(self, version: int) -> bool:
+        """Tell whether a version was committed."""
+        return (self.path / _name(version)).exists()
+
     def newest(self) -> int:
         """Return the newest version.
 
@@ -113,23 +117,17 @@ class Log:
             msg = f"Table {self.table!r} has no version {version}; its newest is {newest}."
             raise WarehouseError(msg, path=self.folder)
         failed: LogError | None = None
-        for start in [*sorted((v for v in checkpoints if v <= version), reverse=True), None]:
-            first = 0 if start is None else start + 1
-            absent = next((v for v in range(first, version + 1) if v not in commits), None)
-            if absent is None:
+        for start in (*sorted((v for v in checkpoints if v <= version), reverse=True), -1):
+            if all(v in commits for v in range(start + 1, version + 1)):
                 try:
-                    state = None if start is None else self._checkpointed(start)
+                    return self._replayed(self._checkpointed(start), version)
                 except LogError as error:
                     failed = failed or error
-                else:
-                    return self._replayed(state, version)
         if failed is not None:
             raise failed
         if version < newest:
-            msg = f"Version {version} of table {self.table!r} can no longer be opened: "
-            msg += "the log files that lead to it were cleaned."
+            msg = f"Version {version} of table {self.table!r} was cleaned: it is too old to open."
             raise ErasedError(msg, path=self.folder, table=self.table, version=version)
-        # the walk above ended at version 0, so some commit after the last checkpoint is missing
         last = max(checkpoints, default=-1)
         absent = next(v for v in range(last + 1, version + 1) if v not in commits)
         raise self._broken(_name(absent), "is missing", version)
@@ -171,23 +169,23 @@ class Log:
             LogError: A commit is damaged.
         """
         limit = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000
-        kept = [v for v in self.versions() if (self.path / _name(v)).exists()]
+        kept = [v for v in self.versions() if self.has(v)]
         place = bisect.bisect_right(kept, limit, key=self._time) - 1
         if place < 0 and (not kept or kept[0] == 0):
             return None
         version = kept[place] if place >= 0 else kept[0] - 1
         if place < 0 or (place + 1 < len(kept) and kept[place + 1] != version + 1):
-            msg = f"The versions of table {self.table!r} at {at.isoformat()} were cleaned."
+            msg = f"Table {self.table!r} cannot be seen as of {at.isoformat()}: that was cleaned."
             raise ErasedError(msg, path=self.folder, table=self.table, version=version)
         return version
 
-    def create(self, metadata: Mapping[str, Any], *, command: str, job: str = "") -> None:
+    def create(self, metadata: Mapping[str, Any], *, command: str, **told: str | int) -> None:
         """Write version 0, that of an empty table.
 
         Args:
             metadata: ``name``, ``description``, ``schemaString`` and ``configuration``.
             command: Named in the log.
-            job: Id of the invocation.
+            told: More that the log says: ``codeVersion``, ``job``.
 
         Raises:
             Lost: Somebody else made the table meanwhile.
@@ -206,7 +204,7 @@ class Log:
             {"protocol": {"minReaderVersion": _READER, "minWriterVersion": _WRITER}},
             {"metaData": described},
         ]
-        self._write(0, now, actions, operation="CREATE TABLE", command=command, job=job)
+        self._write(0, now, actions, operation="CREATE TABLE", command=command, **told)
 
     def commit(
         self,
@@ -294,11 +292,8 @@ class Log:
             names = os.listdir(self.path)  # noqa: PTH208  ten thousand Path objects take their time
         except FileNotFoundError:
             names = []
-        commits, checkpoints = (
-            {int(n[:20]) for n in names if n[20:] == suffix and n[:20].isdigit()}
-            for suffix in (_COMMIT, _CHECKPOINT)
-        )
-        return commits, checkpoints
+        commits = {int(n[:20]) for n in names if n[20:] == _COMMIT and n[:20].isdigit()}
+        return commits, {int(n[:20]) for n in names if n[20:] == _CHECKPOINT and n[:20].isdigit()}
 
     def _newest(self, commits: set[int], checkpoints: set[int]) -> int:
         if not commits and not checkpoints:
@@ -307,12 +302,11 @@ class Log:
         return max(commits | checkpoints)
 
     def _onward(self, base: Snapshot) -> Snapshot:
-        while (self.path / _name(base.version + 1)).exists():
+        while self.has(base.version + 1):
             base = self._applied(base, base.version + 1)
         return base
 
-    def _replayed(self, base: Snapshot | None, version: int) -> Snapshot:
-        state = base or Snapshot(-1, 0, {}, {}, {}, {})
+    def _replayed(self, state: Snapshot, version: int) -> Snapshot:
         for one in range(state.version + 1, version + 1):
             state = self._applied(state, one)
         if not state.metadata or not state.protocol:
@@ -329,6 +323,9 @@ class Log:
             raise self._broken(_name(version), str(error), version) from error
 
     def _checkpointed(self, version: int) -> Snapshot:
+        """Return what a checkpoint says; before version 0 there is nothing."""
+        if version < 0:
+            return Snapshot(-1, 0, {}, {}, {}, {})
         file = _name(version, _CHECKPOINT)
         try:
             state = read_checkpoint((self.path / file).read_bytes())
@@ -338,8 +335,8 @@ class Log:
         time_ms = 0
         with suppress(LogError):
             time_ms = self._time(version)
-        by_name = {one.name: one for one in entries}
-        return Snapshot(version, time_ms, by_name, state.removes, state.metadata, state.protocol)
+        shards = {one.name: one for one in entries}
+        return Snapshot(version, time_ms, shards, state.removes, state.metadata, state.protocol)
 
     def _time(self, version: int) -> int:
         return int(self._read(version)[0].get("timestamp", 0))

@@ -1,9 +1,9 @@
 """Typed Parquet shards: checked before a write, encoded for the table, named by what they hold.
 
 A shard is an immutable file named by the SHA-256 of its bytes. It is written under a temporary
-name, forced to disk and only then renamed, so a shard that can be seen is whole. This module knows
-nothing of the transaction log, which lets worker processes write shards cheaply and the parent
-commit them.
+name in the staging folder of its table, forced to disk and only then given its name, so a shard
+that can be seen is whole. This module knows nothing of the transaction log, which lets worker
+processes write shards cheaply and the parent commit them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import uuid
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -21,20 +21,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgstore.errors import SchemaError, WarehouseError
+from ecgstore import disk
+from ecgstore.errors import EcgStoreError, SchemaError, WarehouseError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
     from ecgstore.schema import TableSchema
 
-__all__ = ["Shard", "ShardWriter", "check_rows", "sync", "write_failed", "write_shards"]
+__all__ = [
+    "STAGING",
+    "Shard",
+    "ShardWriter",
+    "check_rows",
+    "translated",
+    "write_failed",
+    "write_shards",
+]
+
+STAGING = "_staging"
+"""Folder of staging folders in a table's folder; other engines skip names that begin with ``_``."""
 
 _CODEC = "zstd"
 _LEVEL = 1  # levels 3 and 9 gain less than 2 % on delta-packed ECGs
 _ROWS_PER_GROUP = 1 << 20  # where the table leaves it to the writer: Arrow's own default
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_WRITE_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -43,7 +56,7 @@ class Shard:
     """One finished file.
 
     Attributes:
-        path: ``<folder>/<sha256 of the bytes>.parquet``.
+        path: ``<folder it was written to>/<sha256 of the bytes>.parquet``.
         rows: Rows it holds.
         size: Bytes.
     """
@@ -59,7 +72,7 @@ class ShardWriter:
     Leaving the ``with`` block by an exception removes the temporary file.
 
     Args:
-        folder: The table's folder.
+        folder: A staging folder of the table.
         schema: The table.
 
     Example:
@@ -111,8 +124,7 @@ class ShardWriter:
                 self._writer.close()
                 self._sink.finish()
                 path = self._folder / f"{self._sink.sha256}.parquet"
-                self._temporary.replace(path)
-                sync(self._folder)
+                disk.rename(self._temporary, path)
             except OSError as error:
                 self.discard()
                 raise write_failed(self._folder, error) from error
@@ -130,7 +142,8 @@ class ShardWriter:
         if writer is not None:
             writer.close()
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                disk.remove(temporary)
 
     def __enter__(self) -> Self:
         return self
@@ -159,6 +172,7 @@ class ShardWriter:
                     compression_level=_LEVEL,
                     use_dictionary=self._schema.dictionary,
                     column_encoding=dict(self._schema.encodings) or None,
+                    write_page_checksum=True,
                 )
             self._writer.write_table(rows.slice(0, count), row_group_size=self._group)
         except OSError as error:
@@ -217,8 +231,8 @@ def check_rows(schema: TableSchema, rows: pa.Table | pa.RecordBatch) -> pa.Table
 
 def write_failed(folder: Path, error: OSError) -> WarehouseError:
     """Return the error to raise when the system refused a write."""
-    inner = _OS_ERROR.search(str(error))  # delta-rs wraps the cause in text
-    code = error.errno or (int(inner[1]) if inner else None)
+    folder = folder.parents[1] if folder.parent.name == STAGING else folder
+    code = error.errno
     reason = os.strerror(code) if code else str(error).splitlines()[0]
     hint = "Nothing was committed; run the same command again once this is put right."
     if code in _FULL:
@@ -227,17 +241,23 @@ def write_failed(folder: Path, error: OSError) -> WarehouseError:
     return WarehouseError(msg, path=folder, hint=hint)
 
 
-def sync(path: Path) -> None:
-    """Force a file or a folder to disk.
-
-    Raises:
-        OSError: The system refused.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
+@contextmanager
+def translated(folder: Path) -> Iterator[None]:
+    """Let every foreign error about a table's folder leave as one of ours, of one line."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except EcgStoreError:
+        raise
+    except FileNotFoundError as error:
+        msg = f"A file of the table in {str(folder)!r} went while it was used."
+        hint = "Rows were erased or versions cleaned meanwhile; run the same command again."
+        raise WarehouseError(msg, path=folder, hint=hint) from error
+    except pa.ArrowException as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        msg = f"The table in {str(folder)!r} could not be read or written: {reason}"
+        raise WarehouseError(msg, path=folder) from error
+    except OSError as error:
+        raise write_failed(folder, error) from error
 
 
 def _column(
@@ -275,8 +295,9 @@ class _Sink:
     """A file that knows the SHA-256 of what went into it, so no byte is read back."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("xb")
+        self._file = disk.File(path)
         self._digest = hashlib.sha256()
+        self._waiting = bytearray()
         self._abandoned = False
         self.size = 0
 
@@ -290,8 +311,10 @@ class _Sink:
 
     def write(self, data: bytes) -> int:
         if not self._abandoned:  # the footer of a shard that failed goes nowhere
-            self._file.write(data)
+            self._waiting += data
             self._digest.update(data)
+            if len(self._waiting) >= _WRITE_BYTES:
+                self._drain()
         self.size += len(data)
         return len(data)
 
@@ -299,20 +322,21 @@ class _Sink:
         return self.size
 
     def flush(self) -> None:
-        if not self._abandoned:
-            self._file.flush()
+        """Do nothing: `finish` writes what waits."""
 
     def close(self) -> None:
         """Do nothing: `finish` closes."""
 
     def finish(self) -> None:
         with self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._drain()
+            self._file.sync()
 
     def abandon(self) -> None:
         self._abandoned = True
-        try:
-            self._file.close()  # flushes, which fails again on a full disk
-        except OSError:
-            self._file.raw.close()
+        self._file.close()
+
+    def _drain(self) -> None:
+        if self._waiting:
+            self._file.write(self._waiting)
+            self._waiting = bytearray()

@@ -5,23 +5,31 @@ It knows nothing of ECGs: which table is written first is the business of the co
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote
 
 from ecgstore.errors import WarehouseError
+from ecgstore.locks import Lock
 from ecgstore.schema import TABLES, table_schema
-from ecgstore.shards import write_failed
+from ecgstore.shards import translated, write_failed
 from ecgstore.tables import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import pyarrow as pa
+
+    from ecgstore.shards import Shard
 
 __all__ = ["Warehouse"]
 
 _LAST = "records"  # made last, so a folder that holds it is a whole warehouse
+_GLANCES = 50  # attempts to see all tables at one moment
 
 
 class Warehouse:
@@ -38,6 +46,8 @@ class Warehouse:
     Attributes:
         root: Absolute path of the folder.
         read_only: Whether writing is refused because `at` was given.
+        lock: Whoever removes files holds it alone, whoever commits holds it with others.
+        job: Id that the commits of this object share, which makes them one entry of the log.
 
     Raises:
         WarehouseError: The folder is not a warehouse, or was not one at that time.
@@ -46,6 +56,8 @@ class Warehouse:
     def __init__(self, root: Path, *, at: datetime | Mapping[str, int] | None = None) -> None:
         self.root = _usable(root)
         self.read_only = at is not None
+        self.lock = Lock(self.root)
+        self.job = uuid.uuid4().hex[:12]
         if not self._exists(_LAST):
             msg = f"There is no warehouse in {str(self.root)!r}."
             raise WarehouseError(msg, path=self.root, hint="Make one with: ecgstore init")
@@ -89,20 +101,67 @@ class Warehouse:
             return Table(self.root / name, table_schema(name), version=version)
         return self._newest(name)
 
+    def tables(self) -> dict[str, Table]:
+        """Open every table that is there, all as they were at one moment.
+
+        A command that adds records commits ``records`` last, one that erases them commits it
+        first. So the others are opened between two looks at ``records`` that agree.
+
+        Raises:
+            WarehouseError: A table is damaged, or ``records`` was committed to without a pause.
+        """
+        names = [name for name in self._present() if self._seen(name)]
+        for _ in range(_GLANCES):
+            first = self.table(_LAST)
+            opened = {name: first if name == _LAST else self.table(name) for name in names}
+            if self.read_only or not first.log.has(first.version + 1):
+                return opened
+        msg = f"The warehouse in {str(self.root)!r} is being written without a pause."
+        raise WarehouseError(msg, path=self.root, hint="Run the same command again.")
+
     def versions(self) -> dict[str, int]:
         """Return the Delta version of every table that is there, for `at` and for provenance."""
-        return {name: self.table(name).version for name in self._present() if self._seen(name)}
+        return {name: table.version for name, table in self.tables().items()}
 
     def relations(self) -> dict[str, tuple[list[Path], pa.Schema]]:
-        """Return the shards and columns of every table, which is all that a `Catalog` needs."""
+        """Return the shards and columns of every table, which is all that a `Catalog` needs.
+
+        Raises:
+            DamagedError: A shard is missing or was changed.
+        """
+        opened = self.tables()
         return {
-            name: (self.table(name).files() if self._seen(name) else [], schema.arrow)
+            name: (opened[name].files() if name in opened else [], schema.arrow)
             for name, schema in TABLES.items()
         }
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Commit to several tables so that nobody removes rows or files between the commits.
+
+        Raises:
+            WarehouseError: The lock cannot be had on this file system.
+        """
+        with translated(self.root), self.lock.shared():
+            yield
+
+    @contextmanager
+    def exclusive(self, *, wait_s: float | None = None) -> Iterator[None]:
+        """Keep writers out for as long as files or rows are removed; see `Lock.exclusive`.
+
+        Raises:
+            WarehouseError: Writers did not end in time.
+        """
+        with translated(self.root), self.lock.exclusive(wait_s=wait_s):
+            yield
 
     def append(self, name: str, rows: pa.Table, *, command: str) -> int:
         """Add the rows whose key is not there yet; see `Table.append`."""
         return self._writable(name).append(rows, command=command)
+
+    def append_shards(self, name: str, shards: Sequence[Shard], *, command: str) -> int:
+        """Add shards that wait in a staging folder; see `Table.append_shards`."""
+        return self._writable(name).append_shards(shards, command=command)
 
     def replace(self, name: str, rows: pa.Table, *, command: str) -> int:
         """Put rows in place of those of the same key; see `Table.replace`."""
@@ -117,10 +176,11 @@ class Warehouse:
         if self.read_only:
             msg = f"The warehouse in {str(self.root)!r} was opened as it was: read-only."
             raise WarehouseError(msg, path=self.root, hint="Open it without a time or versions.")
-        return Table.create(self.root / name, schema)
+        return Table.create(self.root / name, schema, job=self.job, lock=self.lock)
 
     def _newest(self, name: str) -> Table:
-        return Table(self.root / name, table_schema(name))
+        schema = table_schema(name)
+        return Table(self.root / name, schema, job=self.job, lock=self.lock)
 
     def _exists(self, name: str) -> bool:
         return (self.root / name / "_delta_log").is_dir()
@@ -134,7 +194,7 @@ class Warehouse:
 
 def _usable(root: Path) -> Path:
     root = Path(root).absolute()
-    if unquote(str(root)) != str(root):  # delta-rs would look in the decoded folder
+    if unquote(str(root)) != str(root):  # other engines would look in the decoded folder
         msg = f"A warehouse cannot lie in {str(root)!r}: '%' and two digits mean something else."
         raise WarehouseError(msg, path=root, hint="Choose a folder without '%' in its path.")
     return root

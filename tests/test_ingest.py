@@ -336,7 +336,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, write_wfdb: Writer) -> Path:
 @pytest.mark.parametrize(
     "moment",
     [
-        "waveforms/*.tmp",
+        "waveforms/_staging/*/*.tmp",
         "waveforms/_delta_log/*1.json",
         "records/*.parquet",
     ],
@@ -357,7 +357,7 @@ def test_what_a_kill_cut_short_is_finished_by_the_next_run(
 
 def test_ctrl_c_leaves_no_temporary_file_and_no_process(tmp_path: Path, many: Path) -> None:
     root = tmp_path / "warehouse"
-    code, words = ended(many, root, "waveforms/*.tmp", signal.SIGINT)
+    code, words = ended(many, root, "waveforms/_staging/*/*.tmp", signal.SIGINT)
     assert code == -signal.SIGINT, words
     assert words.rstrip().endswith("KeyboardInterrupt")
     assert words.count("Traceback") == 1, "the workers are silent"
