@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ecgstore.progress import Progress
     from ecgstore.split import SplitResult
     from ecgstore.train import TrainResult
+    from ecgstore.verify import VerifyResult
 
 __all__ = ["Store", "connect"]
 
@@ -244,6 +245,21 @@ class Store(Opened):
             dry_run=dry_run,
             progress=progress,
         )
+
+    # ------------------------------------------------------------------- upkeep
+
+    def verify(
+        self,
+        tables: Sequence[str] | None = None,
+        *,
+        fast: bool = False,
+        repair: bool = False,
+        progress: Progress | None = None,
+    ) -> VerifyResult:
+        """Check everything the warehouse consists of; see `ecgstore.verify.verify`."""
+        from ecgstore.verify import verify
+
+        return verify(self._now(), tables=tables, fast=fast, repair=repair, progress=progress)
 
     # ------------------------------------------------------------------ private
 
