@@ -5,6 +5,7 @@ Only the columns of the key are read, and only the row groups whose limits may h
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["as_keys", "check_unique", "found", "holding", "matching", "open_shards", "same_rows"]
 
 _FILE, _ROW = "__filename", "__row"
+_SMALL_BYTES = 65_536
 _PARQUET = pads.ParquetFileFormat(
     default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
@@ -84,10 +86,26 @@ def open_shards(schema: TableSchema, files: Sequence[Path]) -> pads.Dataset:
 
 def matching(schema: TableSchema, files: Sequence[Path], keys: pa.Table) -> pa.Table:
     """Read the columns of `keys`, and the file of each row, where the values may match."""
-    if not files or not keys.num_rows:
-        return keys.slice(0, 0).append_column(_FILE, pa.array([], pa.string()))
     columns = [*keys.column_names, _FILE]
-    return open_shards(schema, files).to_table(columns=columns, filter=_bounds(keys))
+    stored = [keys.slice(0, 0).append_column(_FILE, pa.array([], pa.string()))]
+    if keys.num_rows:
+        limits, large = _bounds(keys), []
+        for file in files:
+            if file.stat().st_size > _SMALL_BYTES:
+                large.append(file)
+            else:
+                stored.append(_small(schema.arrow, file, tuple(columns)))
+        stored = [pa.concat_tables(stored).filter(limits)]
+        if large:
+            stored.append(open_shards(schema, large).to_table(columns=columns, filter=limits))
+    return pa.concat_tables(stored)
+
+
+@functools.lru_cache(maxsize=1024)
+def _small(columns: pa.Schema, file: Path, names: tuple[str, ...]) -> pa.Table:
+    """Read columns of a small shard; shards never change, and small ones are asked for again."""
+    shard = pads.dataset([str(file)], schema=columns, format=_PARQUET)
+    return shard.to_table(columns=list(names))
 
 
 def holding(schema: TableSchema, files: Sequence[Path], keys: pa.Table) -> tuple[list[Path], int]:

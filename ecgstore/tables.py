@@ -49,6 +49,7 @@ class Table:
         folder: The table's folder.
         schema: What it must hold.
         version: Delta version to open, read-only; None opens the newest.
+        base: An older snapshot of the table, from which only what came since is read.
         job: Id of the invocation, which its commits carry.
         lock: The lock of the warehouse; by default that of the folder above.
 
@@ -73,6 +74,7 @@ class Table:
         schema: TableSchema,
         *,
         version: int | None = None,
+        base: Snapshot | None = None,
         job: str = "",
         lock: Lock | None = None,
     ) -> None:
@@ -83,15 +85,13 @@ class Table:
         self._job = job
         self._lock = lock or Lock(self.folder.parent)
         with translated(self.folder):
-            self.snapshot = self.log.snapshot(version)
+            self.snapshot = self.log.snapshot(version, base=base)
             check_layout(self.snapshot, schema)
             if self._pinned:
                 self._check_kept()
 
     @classmethod
-    def create(
-        cls, folder: Path, schema: TableSchema, *, job: str = "", lock: Lock | None = None
-    ) -> Self:
+    def create(cls, folder: Path, schema: TableSchema) -> Self:
         """Make an empty table, or open the one that is there; two processes may race.
 
         Raises:
@@ -103,8 +103,8 @@ class Table:
             if not log.exists():
                 with suppress(Lost):  # somebody else made it meanwhile
                     code = settings.code_version()
-                    log.create(metadata(schema), command="init", codeVersion=code, job=job)
-        return cls(folder, schema, job=job, lock=lock)
+                    log.create(metadata(schema), command="init", codeVersion=code)
+        return cls(folder, schema)
 
     @property
     def version(self) -> int:

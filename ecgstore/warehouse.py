@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from ecgstore.log import Snapshot
     from ecgstore.shards import Shard
 
 __all__ = ["Warehouse"]
@@ -61,6 +62,7 @@ class Warehouse:
         if not self._exists(_LAST):
             msg = f"There is no warehouse in {str(self.root)!r}."
             raise WarehouseError(msg, path=self.root, hint="Make one with: ecgstore init")
+        self._seen_last: dict[str, Snapshot] = {}  # only what came since is read of a log
         self._pinned: dict[str, int | None] = {}
         if isinstance(at, datetime):
             self._pinned = {name: self._newest(name).version_at(at) for name in self._present()}
@@ -176,11 +178,16 @@ class Warehouse:
         if self.read_only:
             msg = f"The warehouse in {str(self.root)!r} was opened as it was: read-only."
             raise WarehouseError(msg, path=self.root, hint="Open it without a time or versions.")
-        return Table.create(self.root / name, schema, job=self.job, lock=self.lock)
+        if name not in self._seen_last:
+            Table.create(self.root / name, schema)
+        return self._newest(name)
 
     def _newest(self, name: str) -> Table:
+        base = self._seen_last.get(name)
         schema = table_schema(name)
-        return Table(self.root / name, schema, job=self.job, lock=self.lock)
+        table = Table(self.root / name, schema, base=base, job=self.job, lock=self.lock)
+        self._seen_last[name] = table.snapshot
+        return table
 
     def _exists(self, name: str) -> bool:
         return (self.root / name / "_delta_log").is_dir()
