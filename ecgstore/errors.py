@@ -126,12 +126,17 @@ class UnknownNameError(EcgStoreError, LookupError):
         name: The name given.
         kind: What the name was meant to be, such as ``model``.
         known: The names that exist; the nearest become the hint.
+        total: How many exist, when `known` holds only the nearest of them.
     """
 
-    def __init__(self, name: str, *, kind: str, known: Iterable[str]) -> None:
+    def __init__(
+        self, name: str, *, kind: str, known: Iterable[str], total: int | None = None
+    ) -> None:
         names = sorted(known)
         shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
         message = f"Unknown {kind} {name!r}. Known {kind}s: {shown or 'none yet'}."
+        if total is not None:
+            message = f"Unknown {kind} {name!r}; there are {total} {kind}s."
         self.near = tuple(difflib.get_close_matches(name, names, n=3, cutoff=0.5))
         hint = f"Did you mean {' or '.join(repr(n) for n in self.near)}?" if self.near else None
         super().__init__(message, hint=hint)

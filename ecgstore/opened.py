@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ecgstore.fuse import FuseResult
     from ecgstore.progress import Progress
     from ecgstore.project import Projection
+    from ecgstore.record import Record
     from ecgstore.report import ReportResult
     from ecgstore.split import SplitResult
 
@@ -67,6 +68,12 @@ class Opened:
             UsageError: ``at`` is neither a time nor the id of a run.
         """
         return Warehouse(self.root, at=moment(self.root, self._at))
+
+    def read(self, record_id: str) -> Record:
+        """Return one ECG as its source stored it; see `ecgstore.stored.stored_record`."""
+        from ecgstore.stored import stored_record
+
+        return stored_record(self.warehouse, record_id)
 
     def sql(
         self, query: str, parameters: Mapping[str, object] | Sequence[object] | None = None
