@@ -10,7 +10,6 @@ from ecgstore import settings
 __all__ = ["environment"]
 
 _PACKAGES = (
-    "deltalake",
     "duckdb",
     "matplotlib",
     "numpy",

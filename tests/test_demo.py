@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SNAPSHOTS = Path(__file__).resolve().parent / "snapshots"
 
-pytestmark = pytest.mark.slow
 
 RECORDS = 60
 

@@ -101,7 +101,7 @@ STRANGERS = {
 
 HEAVY = {
     "duckdb": {"catalog"},
-    "deltalake": {"tables"},
+    "deltalake": set(),
     "torch": {"models", "embed", "supervised", "environment"},
     "xgboost": {"classifiers"},
     "sklearn": {"classifiers", "split", "evaluate", "project", "report"},

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReportResult", "report"]
 
-_PACKAGES = ("duckdb", "numpy", "pyarrow", "scikit-learn", "torch", "xgboost", "deltalake")
+_PACKAGES = ("duckdb", "numpy", "pyarrow", "scikit-learn", "torch", "xgboost")
 
 
 @dataclass(frozen=True)
