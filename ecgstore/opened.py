@@ -137,10 +137,11 @@ class Opened:
 
     def _connected(self) -> Catalog:
         warehouse = self.warehouse
-        versions = warehouse.versions()
+        tables = warehouse.tables()
+        versions = {name: table.version for name, table in tables.items()}
         if self._catalog is None or versions != self._versions:
             self.close()
-            self._catalog = Catalog(warehouse.relations(), threads=settings.threads())
+            self._catalog = Catalog(warehouse.relations(tables), threads=settings.threads())
             self._versions = versions
         return self._catalog
 

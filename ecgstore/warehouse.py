@@ -125,13 +125,18 @@ class Warehouse:
         """Return the Delta version of every table that is there, for `at` and for provenance."""
         return {name: table.version for name, table in self.tables().items()}
 
-    def relations(self) -> dict[str, tuple[list[Path], pa.Schema]]:
+    def relations(
+        self, tables: Mapping[str, Table] | None = None
+    ) -> dict[str, tuple[list[Path], pa.Schema]]:
         """Return the shards and columns of every table, which is all that a `Catalog` needs.
+
+        Args:
+            tables: What `tables` returned; by default it is asked.
 
         Raises:
             DamagedError: A shard is missing or was changed.
         """
-        opened = self.tables()
+        opened = self.tables() if tables is None else tables
         return {
             name: (opened[name].files() if name in opened else [], schema.arrow)
             for name, schema in TABLES.items()
