@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,8 @@ from ecgstore import disk
 from ecgstore.errors import DamagedError, UsageError, WarehouseError
 from ecgstore.feed import Feed, drop, stream
 from ecgstore.record import COLUMNS, INVALID, LEADS
+from ecgstore.split import split
+from ecgstore.train import train
 from ecgstore.warehouse import Warehouse
 from ecgstore.waveforms import Waveform, scan
 
@@ -399,3 +402,31 @@ def test_an_open_feed_holds_no_file_open(tmp_path: Path) -> None:
     with Feed.open(warehouse) as feed:
         assert len(list(Path("/proc/self/fd").iterdir())) == before
         assert len(feed) == 20
+
+
+def test_signals_read_again_decode_no_parquet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = Warehouse.create(tmp_path)
+    ids = [f"a/{i:04d}" for i in range(20)]
+    x = np.random.default_rng(0).integers(-99, 99, (20, 12, 1000)).astype(np.int16)
+    labels = {"record_id": ids, "task": ["T"] * 20, "label": [float(i % 2) for i in range(20)]}
+    warehouse.append("labels", pa.table(labels), command="test")
+    add(warehouse, ({**row(i), **dict(zip(COLUMNS, x[i], strict=True))} for i in range(20)))
+    rows = {"record_id": ids, "rate_hz": [100.0] * 20, "signal_sha256": ids}
+    warehouse.append("records", pa.table(rows), command="test")
+    split(warehouse, "s", task="T", repeats=1, test_size=0.3)
+
+    def records(seed: int) -> int:
+        params = {"seed": seed}
+        planned = train(
+            warehouse, "signal", "s", classifier="resnet50", params=params, dry_run=True
+        )
+        return planned.records
+
+    assert records(0) == 20
+    monkeypatch.delattr(pq.ParquetFile, "read_row_group")
+    assert records(1) == 20
+    drop(tmp_path)
+    with pytest.raises(AttributeError):
+        records(2)
