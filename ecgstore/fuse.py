@@ -35,11 +35,11 @@ from ecgstore.schema import table_schema
 from ecgstore.split import EVERYTHING, reshuffles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ecgstore.warehouse import Warehouse
 
-__all__ = ["FuseResult", "fuse", "keep_statistics", "stored_statistics"]
+__all__ = ["FuseResult", "fitted_statistics", "fuse", "keep_statistics", "stored_statistics"]
 
 _NAME = re.compile(r"[^@:\s]+")
 
@@ -169,10 +169,10 @@ def stored_statistics(catalog: Catalog, member: Member, split_id: str) -> dict[i
     }
 
 
-def keep_statistics(
-    warehouse: Warehouse, catalog: Catalog, features: FeatureSet, split_ids: Iterable[str]
-) -> int:
-    """Bring ``norm_stats`` up to date for a feature set, and return how many rows changed.
+def fitted_statistics(
+    catalog: Catalog, features: FeatureSet, split_ids: Iterable[str]
+) -> Iterator[tuple[Member, dict[tuple[str, int], Statistics]]]:
+    """Fit the scaling of a feature set: yield each member with its statistics by split and repeat.
 
     Statistics are taken over all the records of the training part that have the member's vector,
     whether or not they have the other members'; so a member has the same in every feature set.
@@ -185,42 +185,41 @@ def keep_statistics(
             for split_id in split_ids
             for one in reshuffles(catalog, split_id)
         }
-    changed = [
-        row for member in features.members for row in _changed_statistics(catalog, member, train)
-    ]
+    for member in features.members:
+        ids, (x,) = matrix(catalog, [member])
+        here = pa.array(ids, pa.string())
+        selections = {
+            key: np.ones(len(x), dtype=bool)
+            if chosen is None
+            else pc.is_in(here, pa.array(chosen, pa.string())).to_numpy(zero_copy_only=False)
+            for key, chosen in train.items()
+        }
+        selections = {key: rows for key, rows in selections.items() if rows.any()}
+        if selections:
+            found = statistics(x, np.stack(list(selections.values())))
+            yield member, dict(zip(selections, found, strict=True))
+
+
+def keep_statistics(
+    warehouse: Warehouse, catalog: Catalog, features: FeatureSet, split_ids: Iterable[str]
+) -> int:
+    """Bring ``norm_stats`` up to date for a feature set, and return how many rows changed."""
+    changed = []
+    for member, fitted in fitted_statistics(catalog, features, split_ids):
+        stored = {
+            (split_id, repeat): found
+            for split_id in {split_id for split_id, _ in fitted}
+            for repeat, found in stored_statistics(catalog, member, split_id).items()
+        }
+        changed += [
+            {"split_id": key[0], "repeat": key[1], **member._asdict(), **vars(found)}
+            for key, found in fitted.items()
+            if key not in stored or not found.matches(stored[key])
+        ]
     if changed:
         rows = pa.Table.from_pylist(changed, schema=table_schema("norm_stats").arrow)
         warehouse.replace("norm_stats", rows, command=f"fuse {features.name}")
     return len(changed)
-
-
-def _changed_statistics(
-    catalog: Catalog, member: Member, train: Mapping[tuple[str, int], Sequence[str] | None]
-) -> list[dict[str, object]]:
-    ids, (x,) = matrix(catalog, [member])
-    here = pa.array(ids, pa.string())
-    selections = {
-        key: np.ones(len(x), dtype=bool)
-        if chosen is None
-        else pc.is_in(here, pa.array(chosen, pa.string())).to_numpy(zero_copy_only=False)
-        for key, chosen in train.items()
-    }
-    selections = {key: rows for key, rows in selections.items() if rows.any()}
-    if not selections:
-        return []
-    stored = {
-        (split_id, repeat): found
-        for split_id in {split_id for split_id, _ in selections}
-        for repeat, found in stored_statistics(catalog, member, split_id).items()
-    }
-    computed = dict(
-        zip(selections, statistics(x, np.stack(list(selections.values()))), strict=True)
-    )
-    return [
-        {"split_id": key[0], "repeat": key[1], **member._asdict(), **vars(found)}
-        for key, found in computed.items()
-        if key not in stored or not found.matches(stored[key])
-    ]
 
 
 def _check(name: str, models: Sequence[str], *, scale: str, fit: str, missing: str) -> None:

@@ -20,7 +20,8 @@ import pyarrow as pa
 from ecgstore.catalog import Catalog
 from ecgstore.errors import NotEnoughDataError, UsageError
 from ecgstore.features import SIGNAL, FeatureSet, feature_set, matrix
-from ecgstore.fuse import keep_statistics, stored_statistics
+from ecgstore.feed import stream
+from ecgstore.fuse import fitted_statistics, keep_statistics, stored_statistics
 from ecgstore.scaling import fused
 from ecgstore.schema import table_schema
 from ecgstore.split import EVERYTHING, Reshuffle
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgstore.classifiers import Classifier, Setting
+    from ecgstore.scaling import Statistics
 
 __all__ = [
     "Fold",
@@ -120,8 +122,13 @@ def prepare(
     split: Sequence[Reshuffle],
     kind: type[Classifier],
     params: Mapping[str, Setting],
+    *,
+    refit: bool = False,
 ) -> Run:
-    """Read all that a run needs and name it; see `train`."""
+    """Read all that a run needs and name it; see `train`.
+
+    With `refit` the scaling of a fused set is fitted anew, not read from ``norm_stats``.
+    """
     task, split_id = split[0].task, split[0].split_id
     check_reads(kind, features)
     members = sorted({*split[0].train, *split[0].test})
@@ -142,7 +149,13 @@ def prepare(
         one = feature_set(catalog, features)
         definition = one.definition
         ids, inputs = _vector_inputs(
-            catalog, one, split_id, sorted(labels_by_id), digest=digest, left_out=left_out
+            catalog,
+            one,
+            split_id,
+            sorted(labels_by_id),
+            refit=refit,
+            digest=digest,
+            left_out=left_out,
         )
     labels = np.array([labels_by_id[record_id] for record_id in ids], dtype=np.float64)
     library = kind.library()
@@ -213,6 +226,7 @@ def _vector_inputs(
     split_id: str,
     record_ids: Sequence[str],
     *,
+    refit: bool,
     digest: hashlib._Hash,
     left_out: Counter[str],
 ) -> tuple[NDArray[np.object_], Callable[[int], NDArray[np.float32]]]:
@@ -229,12 +243,10 @@ def _vector_inputs(
             every, (block,) = matrix(catalog, [member])
             digest.update("\0".join(every).encode())
             digest.update(block.data)
-    stored = [
-        stored_statistics(catalog, member, EVERYTHING if features.fit == "all" else split_id)
-        for member in features.members
-    ]
-    if features.scale == "none" and len(blocks) == 1:
-        return ids, lambda _: blocks[0]
+    if features.scale == "none":
+        whole = blocks[0] if len(blocks) == 1 else np.hstack(blocks)
+        return ids, lambda _: whole
+    stored = _scaling(catalog, features, split_id, refit=refit)
     out = np.empty((len(ids), sum(block.shape[1] for block in blocks)), np.float32)
 
     def inputs(repeat: int) -> NDArray[np.float32]:
@@ -242,6 +254,20 @@ def _vector_inputs(
         return fused(blocks, fitted, scale=features.scale, out=out)
 
     return ids, inputs
+
+
+def _scaling(
+    catalog: Catalog, features: FeatureSet, split_id: str, *, refit: bool
+) -> list[dict[int, Statistics]]:
+    """Return the statistics of each member by repeat, 0 when fitted on every record."""
+    if refit:
+        fitted = dict(fitted_statistics(catalog, features, [split_id]))
+        return [
+            {repeat: found for (_, repeat), found in fitted[member].items()}
+            for member in features.members
+        ]
+    key = EVERYTHING if features.fit == "all" else split_id
+    return [stored_statistics(catalog, member, key) for member in features.members]
 
 
 def _signal_inputs(
@@ -262,7 +288,7 @@ def _signal_inputs(
     digest.update(json.dumps(rows.to_pylist()).encode())
     rates = dict(zip(rows["record_id"].to_pylist(), rows["rate_hz"].to_pylist(), strict=True))
     ids, x, refused = signals(
-        warehouse.table("waveforms").files(),
+        stream(warehouse, rates),
         rates,
         rate_hz=float(params["rate_hz"]),
         seconds=float(params["seconds"]),

@@ -41,8 +41,8 @@ class Warehouse:
     Args:
         root: The warehouse folder.
         at: None sees the newest versions. A time, UTC unless it says otherwise, sees what had been
-            committed by then. A mapping of table to Delta version sees those, and the newest of
-            the tables it does not name. Both are read-only.
+            committed by then. A mapping of table to Delta version sees those, hides a table whose
+            version is None, and sees the newest of those it does not name. Both are read-only.
 
     Attributes:
         root: Absolute path of the folder.
@@ -54,7 +54,9 @@ class Warehouse:
         WarehouseError: The folder is not a warehouse, or was not one at that time.
     """
 
-    def __init__(self, root: Path, *, at: datetime | Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, root: Path, *, at: datetime | Mapping[str, int | None] | None = None
+    ) -> None:
         self.root = _usable(root)
         self.read_only = at is not None
         self.lock = Lock(self.root)
