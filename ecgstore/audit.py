@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DENIED",
     "LOG",
+    "MISSING",
     "Audit",
     "Fault",
     "Shard",
@@ -36,6 +37,9 @@ __all__ = [
 
 DENIED = "may not be read by this user"
 """What is said of a file that may be whole."""
+
+MISSING = "is missing"
+"""What is said of a file that is not there."""
 
 LOG = "_delta_log"
 """Folder of the log in a table's folder."""
@@ -182,7 +186,7 @@ def audit_log(log: Path, schema: TableSchema) -> Audit:
             audit.versions += 1
             spans.see(version, state.entries)
     if not listed:
-        unknown.append(Fault("commit", 0, f"{0:020d}.json", "is missing"))
+        unknown.append(Fault("commit", 0, f"{0:020d}.json", MISSING))
     audit.faults += [replace(fault, until=audit.version) for fault in unknown]
     audit.newest = state
     spans.see(audit.version + 2, {})
@@ -205,8 +209,7 @@ def file_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        msg = "is missing"
-        raise ValueError(msg) from error
+        raise ValueError(MISSING) from error
     except PermissionError as error:
         raise ValueError(DENIED) from error
     except OSError as error:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgstore.audit import DENIED
+from ecgstore.audit import DENIED, MISSING
 from ecgstore.shard_audit import doubled
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from ecgstore.audit import Audit, Fault
 
@@ -24,9 +25,6 @@ Severity = Literal["damage", "history", "lost", "leftover", "repaired"]
 _REPAIR = "Restore the file from a backup, or run: ecgstore verify --repair"
 _BACKUP = "Restore the file from a backup; nothing else can bring it back."
 _SWEEP = "Run: ecgstore compact"
-
-Known = frozenset[tuple[str, str]]
-"""Tables and files of which an earlier repair said that they are lost."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,18 @@ class Finding:
     remedy: str
 
 
-def in_table(audit: Audit, known: Known) -> Iterator[Finding]:
-    """Yield what an audit of one table found."""
+def in_table(audit: Audit, known: AbstractSet[tuple[str, str]]) -> Iterator[Finding]:
+    """Yield what an audit of one table found.
+
+    Args:
+        audit: The audit.
+        known: Table and name of each file that a repair set aside.
+    """
     for fault in audit.faults:
         yield _log_file(audit, fault, known)
     for name, what in audit.bad.items():
         shard = audit.shards[name]
-        if what == "is missing" and shard.last < audit.forgotten:
+        if what == MISSING and shard.last < audit.forgotten:
             continue  # erased on purpose, and the versions say so
         yield _shard(audit, name, what, known)
     for version, pairs in sorted(doubled(audit).items()):
@@ -73,8 +76,13 @@ def in_table(audit: Audit, known: Known) -> Iterator[Finding]:
         )
 
 
-def across(audits: Mapping[str, Audit], known: Known) -> Iterator[Finding]:
-    """Yield what the newest versions of the tables say in contradiction to each other."""
+def across(audits: Mapping[str, Audit], known: AbstractSet[tuple[str, str]]) -> Iterator[Finding]:
+    """Yield what the newest versions of the tables say in contradiction to each other.
+
+    Args:
+        audits: The audit of each table.
+        known: Table and name of each file that a repair set aside.
+    """
     whole = {name: audit for name, audit in audits.items() if audit.whole}
     if "records" in whole:
         records = whole["records"].now()
@@ -114,7 +122,7 @@ def _remedy(what: str, *, mendable: bool) -> str:
     return _REPAIR if mendable else _BACKUP
 
 
-def _log_file(audit: Audit, fault: Fault, known: Known) -> Finding:
+def _log_file(audit: Audit, fault: Fault, known: AbstractSet[tuple[str, str]]) -> Finding:
     table, file = audit.schema.name, f"{audit.schema.name}/_delta_log/{fault.file}"
     what = f"The log file {fault.what}"
     remedy = _remedy(fault.what, mendable=mendable(audit, fault))
@@ -131,23 +139,25 @@ def _log_file(audit: Audit, fault: Fault, known: Known) -> Finding:
         what += ": what made the version is not known, but it can be opened."
     else:
         what += f": {_versions([(fault.version, fault.until)])} cannot be opened; newer ones can."
-    if (table, fault.file) in known:
-        what, remedy = f"An earlier repair set it aside. {what}", ""
-        return Finding("lost", table, fault.until, file, what, remedy)
+    if fault.what == MISSING and (table, fault.file) in known:
+        what = what.replace("The log file is missing", "A repair set this log file aside")
+        return Finding("lost", table, fault.until, file, what, "")
     return Finding("history", table, fault.until, file, what, remedy)
 
 
-def _shard(audit: Audit, name: str, what: str, known: Known) -> Finding:
+def _shard(audit: Audit, name: str, what: str, known: AbstractSet[tuple[str, str]]) -> Finding:
     table, shard = audit.schema.name, audit.shards[name]
-    text = f"The shard {what}: {_versions(shard.spans)} cannot be read whole"
     file, remedy = f"{table}/{name}", _remedy(what, mendable=True)
+    hurt = f"{_versions(shard.spans)} cannot be read whole"
     if audit.newest is not None and name in audit.newest.entries:
         rows = "an unknown number of" if shard.entry.rows is None else shard.entry.rows
-        text += f", the newest among them; it held {rows} of the table's rows."
+        text = f"The shard {what}: {hurt}, the newest among them; it held {rows} rows."
         return Finding("damage", table, shard.last, file, text, remedy)
-    if (table, name) in known:
-        return Finding("lost", table, shard.last, file, f"{text}: a repair set it aside.", "")
-    return Finding("history", table, shard.last, file, f"{text}; newer ones can.", remedy)
+    if what == MISSING and (table, name) in known:
+        text = f"A repair set this shard aside: {hurt}; newer ones can."
+        return Finding("lost", table, shard.last, file, text, "")
+    text = f"The shard {what}: {hurt}; newer ones can."
+    return Finding("history", table, shard.last, file, text, remedy)
 
 
 def _orphans(audit: Audit, records: pa.ChunkedArray) -> Iterator[Finding]:
@@ -168,7 +178,9 @@ def _without_signal(records: Audit, waveforms: Audit) -> Iterator[Finding]:
         yield Finding("damage", "records", records.version, "", what, remedy)
 
 
-def _runs(scores: Audit, audits: Mapping[str, Audit], known: Known) -> Iterator[Finding]:
+def _runs(
+    scores: Audit, audits: Mapping[str, Audit], known: AbstractSet[tuple[str, str]]
+) -> Iterator[Finding]:
     """Compare: no run read a version of a table that is not there."""
     read: dict[str, int] = {}
     for text in scores.now()["versions"].unique().drop_null().to_pylist():

@@ -63,21 +63,22 @@ class Aside:
         root: The warehouse folder.
 
     Attributes:
-        known: Table and name of each file that an earlier repair told of.
+        known: Table and name of each file that this or an earlier repair told of.
     """
 
     def __init__(self, root: Path) -> None:
         self._folder = root / ASIDE / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
         self._losses: list[_Loss] = []
-        known = set()
+        self.known: set[tuple[str, str]] = set()
         for path in root.glob(f"{ASIDE}/*/{_REPORT}"):
             with suppress(ValueError, TypeError, KeyError):
-                known |= {(one["table"], one["file"]) for one in json.loads(path.read_bytes())}
-        self.known = frozenset(known)
+                report = json.loads(path.read_bytes())
+                self.known |= {(loss["table"], loss["file"]) for loss in report}
 
     def tell(self, loss: _Loss) -> None:
         """Add a loss to the report."""
         self._losses.append(loss)
+        self.known.add((loss.table, loss.file))
         report = json.dumps([asdict(one) for one in self._losses], indent=1)
         disk.make_dir(self._folder)
         disk.put(self._folder / _REPORT, report.encode())
@@ -121,7 +122,8 @@ def repair_table(warehouse: Warehouse, audit: Audit, aside: Aside) -> Iterator[F
     bad = {name: what for name, what in audit.bad.items() if what != DENIED}
     live = bad.keys() & audit.newest.entries.keys()
     for name in sorted(bad.keys() - live):
-        if (folder.name, name) not in aside.known and audit.shards[name].last > audit.forgotten:
+        expected = (folder.name, name) in aside.known or audit.shards[name].last < audit.forgotten
+        if (folder / name).exists() or not expected:
             loss = _Loss(folder.name, audit.shards[name].last, name, bad[name])
             aside.move(folder / name, loss)
             yield _repaired(loss, "it was set aside; newer versions do not need it.")
@@ -176,14 +178,15 @@ def _log_file(folder: Path, audit: Audit, fault: Fault, aside: Aside) -> Iterato
         disk.put(path, mended)
         yield _repaired(loss, "one bit had flipped, and was flipped back.", log=True)
         return
-    if not mendable(audit, fault) or (folder.name, fault.file) in aside.known:
+    told = not path.exists() and (folder.name, fault.file) in aside.known
+    if told or not mendable(audit, fault):
         return
     aside.move(path, loss)
     if fault.kind == "commit":
         done = "it was set aside; newer versions do not need it."
         if fault.until == audit.version:
-            told = _TOLD.search(data)
-            rows = f" It told of {int(told[1])} rows." if told else ""
+            count = _TOLD.search(data)
+            rows = f" It told of {int(count[1])} rows." if count else ""
             done = f"it was set aside, and what it did is undone.{rows}"
     else:
         done = "it was set aside, and made anew from the commits."

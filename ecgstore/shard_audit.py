@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgstore.audit import file_bytes, kept_columns
+from ecgstore.audit import MISSING, file_bytes, kept_columns
 from ecgstore.errors import SchemaError
 from ecgstore.shards import check_rows
 
@@ -90,8 +90,7 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        msg = "is missing"
-        raise ValueError(msg) from error
+        raise ValueError(MISSING) from error
 
 
 def _check_size(found: int, shard: Entry) -> None:
