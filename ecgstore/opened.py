@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from ecgstore import settings
 from ecgstore.catalog import Catalog, init_script
 from ecgstore.errors import WarehouseError
-from ecgstore.history import moment
+from ecgstore.history import invocations, moment
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ecgstore.fuse import FuseResult
+    from ecgstore.history import Invocation
     from ecgstore.progress import Progress
     from ecgstore.project import Projection
     from ecgstore.record import Record
     from ecgstore.report import ReportResult
+    from ecgstore.reproduce import ReproduceResult
     from ecgstore.split import SplitResult
 
 __all__ = ["Opened", "name_of"]
@@ -134,6 +136,18 @@ class Opened:
             title=title,
             progress=progress,
         )
+
+    def log(
+        self, *, limit: int | None = None, table: str | None = None, maintenance: bool = False
+    ) -> list[Invocation]:
+        """List what was done to the warehouse, newest first; see `ecgstore.history.invocations`."""
+        return invocations(self.warehouse, limit=limit, table=table, maintenance=maintenance)
+
+    def reproduce(self, run: str, *, progress: Progress | None = None) -> ReproduceResult:
+        """Run a run again on what it read, and compare; see `ecgstore.reproduce.reproduce`."""
+        from ecgstore.reproduce import reproduce
+
+        return reproduce(self.warehouse, run, progress=progress)
 
     def _connected(self) -> Catalog:
         warehouse = self.warehouse

@@ -36,15 +36,19 @@ if TYPE_CHECKING:
     from ecgstore.classifiers import Classifier, Setting
     from ecgstore.scaling import Statistics
 
+    Scaling = Callable[[Catalog, FeatureSet, str], list[dict[int, Statistics]]]
+
 __all__ = [
     "Fold",
     "Run",
     "check_reads",
     "fit_fold",
+    "fitted_scaling",
     "keep_predictions",
     "pinned",
     "prepare",
     "repeats_in",
+    "stored_scaling",
 ]
 
 _RECIPE = 1
@@ -123,11 +127,11 @@ def prepare(
     kind: type[Classifier],
     params: Mapping[str, Setting],
     *,
-    refit: bool = False,
+    scaling: Scaling | None = None,
 ) -> Run:
     """Read all that a run needs and name it; see `train`.
 
-    With `refit` the scaling of a fused set is fitted anew, not read from ``norm_stats``.
+    Statistics of a scaled feature set are those in ``norm_stats``, unless `scaling` returns others.
     """
     task, split_id = split[0].task, split[0].split_id
     check_reads(kind, features)
@@ -153,7 +157,7 @@ def prepare(
             one,
             split_id,
             sorted(labels_by_id),
-            refit=refit,
+            scaling=scaling or stored_scaling,
             digest=digest,
             left_out=left_out,
         )
@@ -179,6 +183,25 @@ def prepare(
         left_out=dict(+left_out),
         inputs=inputs,
     )
+
+
+def stored_scaling(
+    catalog: Catalog, features: FeatureSet, split_id: str
+) -> list[dict[int, Statistics]]:
+    """Return what ``norm_stats`` holds of each member by repeat; 0 when fitted on every record."""
+    key = EVERYTHING if features.fit == "all" else split_id
+    return [stored_statistics(catalog, member, key) for member in features.members]
+
+
+def fitted_scaling(
+    catalog: Catalog, features: FeatureSet, split_id: str
+) -> list[dict[int, Statistics]]:
+    """Fit what `stored_scaling` reads anew."""
+    fitted = dict(fitted_statistics(catalog, features, [split_id]))
+    return [
+        {repeat: found for (_, repeat), found in fitted[member].items()}
+        for member in features.members
+    ]
 
 
 def repeats_in(catalog: Catalog, table: str, run: Run) -> set[int]:
@@ -226,7 +249,7 @@ def _vector_inputs(
     split_id: str,
     record_ids: Sequence[str],
     *,
-    refit: bool,
+    scaling: Scaling,
     digest: hashlib._Hash,
     left_out: Counter[str],
 ) -> tuple[NDArray[np.object_], Callable[[int], NDArray[np.float32]]]:
@@ -246,28 +269,14 @@ def _vector_inputs(
     if features.scale == "none":
         whole = blocks[0] if len(blocks) == 1 else np.hstack(blocks)
         return ids, lambda _: whole
-    stored = _scaling(catalog, features, split_id, refit=refit)
+    statistics = scaling(catalog, features, split_id)
     out = np.empty((len(ids), sum(block.shape[1] for block in blocks)), np.float32)
 
     def inputs(repeat: int) -> NDArray[np.float32]:
-        fitted = [one[0 if features.fit == "all" else repeat] for one in stored]
+        fitted = [one[0 if features.fit == "all" else repeat] for one in statistics]
         return fused(blocks, fitted, scale=features.scale, out=out)
 
     return ids, inputs
-
-
-def _scaling(
-    catalog: Catalog, features: FeatureSet, split_id: str, *, refit: bool
-) -> list[dict[int, Statistics]]:
-    """Return the statistics of each member by repeat, 0 when fitted on every record."""
-    if refit:
-        fitted = dict(fitted_statistics(catalog, features, [split_id]))
-        return [
-            {repeat: found for (_, repeat), found in fitted[member].items()}
-            for member in features.members
-        ]
-    key = EVERYTHING if features.fit == "all" else split_id
-    return [stored_statistics(catalog, member, key) for member in features.members]
 
 
 def _signal_inputs(

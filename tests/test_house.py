@@ -71,6 +71,7 @@ LEVELS: dict[str, int] = {
     "train": 29,
     "evaluate": 30,
     "project": 31,
+    "reproduce": 31,
     "plots": 32,
     "page": 33,
     "report": 34,
