@@ -114,10 +114,10 @@ class Feed:
             copies = _whole_copies(root, shards)
             missing = [shard for shard in shards if shard not in copies]
             if missing:
+                _drop_stale(warehouse, shards)
                 progress.start(_check_room(root, missing), "records")
                 for shard in missing:
                     copies[shard] = _copy(warehouse, shard, progress)
-                _drop_stale(warehouse, shards)
             return cls([block for shard in shards for block in mapped(copies[shard])])
 
     def __len__(self) -> int:
@@ -289,9 +289,9 @@ def _drop_stale(warehouse: Warehouse, shards: Sequence[Path]) -> None:
     """Remove the copies of shards that neither this version nor the newest names."""
     newest = Warehouse(warehouse.root).table("waveforms").files()
     home, kept = _home(warehouse.root), {shard.stem for shard in (*shards, *newest)}
-    stale = [one for one in home.parent.iterdir() if one != home]
-    stale += [one for one in home.iterdir() if one.name not in kept]
-    for folder in stale:
+    others = (one for one in home.parent.glob("*") if one != home)
+    gone = (one for one in home.glob("*") if one.name not in kept)
+    for folder in (*others, *gone):
         with suppress(FileNotFoundError), claim(folder) as unused:
             if unused:
                 disk.remove_tree(folder)

@@ -100,6 +100,7 @@ _ALL = (
             **dict.fromkeys(COLUMNS, _counts),
         ),
         key=("record_id",),
+        sort=("record_id",),
         encodings={f"{column}.list.element": "DELTA_BINARY_PACKED" for column in COLUMNS},
         dictionary=False,
         rows_per_group=64,

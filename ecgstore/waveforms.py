@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecgstore import settings
 from ecgstore.errors import DamagedError
 from ecgstore.record import COLUMNS, INVALID, LEADS
 
@@ -131,7 +132,8 @@ def _row(shard: pq.ParquetFile, groups: Sequence[int], row: int) -> pa.Table:
     ends = accumulate(shard.metadata.row_group(group).num_rows for group in groups)
     group, end = next(pair for pair in zip(groups, ends, strict=True) if row < pair[1])
     row -= end - shard.metadata.row_group(group).num_rows
-    for batch in shard.iter_batches(_ROWS_AT_ONCE, row_groups=[group]):
+    several = settings.threads() > 1
+    for batch in shard.iter_batches(_ROWS_AT_ONCE, row_groups=[group], use_threads=several):
         if row < len(batch):
             return pa.Table.from_batches([batch.slice(row, 1)])
         row -= len(batch)
@@ -142,12 +144,12 @@ def _row(shard: pq.ParquetFile, groups: Sequence[int], row: int) -> pa.Table:
 def _group(shard: pq.ParquetFile, group: int, wanted: Collection[str] | None) -> pa.Table:
     """Return the rows of a row group that are wanted."""
     if wanted is None:
-        return shard.read_row_group(group, use_threads=False)
+        return shard.read_row_group(group, use_threads=settings.threads() > 1)
     ids = shard.read_row_group(group, columns=["record_id"]).column(0)
     keep = [i for i, name in enumerate(ids.to_pylist()) if name in wanted]
     if not keep:
         return shard.schema_arrow.empty_table()
-    table = shard.read_row_group(group, use_threads=False)
+    table = shard.read_row_group(group, use_threads=settings.threads() > 1)
     return table if len(keep) == len(table) else table.take(keep)
 
 
