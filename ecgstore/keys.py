@@ -95,10 +95,15 @@ def matching(schema: TableSchema, files: Sequence[Path], keys: pa.Table) -> pa.T
                 large.append(file)
             else:
                 stored.append(_small(schema.arrow, file, tuple(columns)))
-        stored = [pa.concat_tables(stored).filter(limits)]
+        stored = [_joined(stored).filter(limits)]
         if large:
             stored.append(open_shards(schema, large).to_table(columns=columns, filter=limits))
-    return pa.concat_tables(stored)
+    return _joined(stored)
+
+
+def _joined(parts: list[pa.Table]) -> pa.Table:
+    """Put rows together; whether a column may be NULL is not the same in keys and in shards."""
+    return pa.concat_tables(parts, promote_options="default")
 
 
 @functools.lru_cache(maxsize=1024)
