@@ -56,7 +56,8 @@ class Fault:
     """A log file that is missing, damaged or in contradiction to the others.
 
     Attributes:
-        kind: Which sort of log file; ``cleaned`` for the rest of versions whose beginning is gone.
+        kind: Which sort of log file; ``cleaned`` when it is missing with all before it, as after
+            a cleaning that was interrupted.
         version: The version in its name.
         file: Its name.
         what: What is wrong with it; completes "the log file …".
@@ -177,8 +178,8 @@ def audit_log(log: Path, schema: TableSchema) -> Audit:
             what = "does not say what the commits say"
             audit.faults.append(Fault("checkpoint", version, name, what))
         elif state is None and summed is None and not unknown:
-            what = "belongs to versions whose first log files are gone"
-            unknown.append(Fault("cleaned", version, f"{version:020d}.json", what))
+            what = f"{MISSING}, with all before it"
+            unknown.append(Fault("cleaned", version - 1, f"{version - 1:020d}.json", what))
         state = state or summed
         if state is not None:
             audit.faults += [replace(fault, until=version - 1) for fault in unknown]

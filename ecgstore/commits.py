@@ -151,7 +151,11 @@ def decode(data: bytes) -> tuple[Action, list[Action], bool]:
         msg = "is damaged" if actions else "is empty"
         raise ValueError(msg)
     told: Action = next((one["commitInfo"] for one in actions if "commitInfo" in one), {})
-    return told if isinstance(told, dict) else {}, actions, seal is not None
+    told = told if isinstance(told, dict) else {}
+    if not seal and told.get("engineInfo") == "ecgstore":  # ours are never without
+        msg = "was changed after it was written"
+        raise ValueError(msg)
+    return told, actions, seal is not None
 
 
 def added(one: Entry, *, rearranged: bool) -> Action:
