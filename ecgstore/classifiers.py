@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from ecgstore.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -85,6 +87,16 @@ class Classifier(ABC):
     @abstractmethod
     def library() -> str:
         """Return the name and version of the library that fits."""
+
+    @staticmethod
+    def machine() -> dict[str, str | int]:
+        """Return what of this machine its numbers depend on; nothing unless a class says so."""
+        return {}
+
+    @classmethod
+    def as_on(cls, machine: Mapping[str, str | int]) -> AbstractContextManager[None]:
+        """Fit as the machine described did, as far as this one can, while the block runs."""
+        return nullcontext()
 
 
 class XGBoost(Classifier):

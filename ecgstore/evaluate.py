@@ -272,6 +272,7 @@ def _rows(
     versions: Mapping[str, int],
     seconds: float | None,
 ) -> pa.Table:
+    machine = {} if seconds is None else run.kind.machine()
     shared = {
         "run_id": run.run_id,
         "repeat": repeat,
@@ -281,7 +282,7 @@ def _rows(
         "task": run.task,
         "split_id": run.split_id,
         "classifier": run.kind.name,
-        "params": json.dumps({**run.params, "library": run.library}),
+        "params": json.dumps({**run.params, "library": run.library, **machine}),
         "seconds": seconds,
         "code": settings.code_version(),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,14 @@ from ecgstore.train import classifiers
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
 
+    from ecgstore.classifiers import Classifier
     from ecgstore.features import FeatureSet
+    from ecgstore.runs import Fold, Run
     from ecgstore.scaling import Statistics
 
 __all__ = ["Again", "ReproduceResult", "reproduce"]
@@ -38,7 +41,7 @@ __all__ = ["Again", "ReproduceResult", "reproduce"]
 _TABLES = ("feature_sets", "labels", "norm_stats", "records", "splits")
 """The tables that make a run, besides ``embeddings`` or ``waveforms``."""
 
-_UNTOLD = "the processor, device and number of threads are not stored and may be others"
+_UNTOLD = "the processor is not stored and may be another"
 
 
 @dataclass(frozen=True)
@@ -154,9 +157,10 @@ def reproduce(
     kind = classifiers.get(told["classifier"])
     params = json.loads(told["params"])
     library = params.pop("library", "?")
+    params = {key: value for key, value in params.items() if key not in kind.machine()}
     past = Warehouse(warehouse.root, at=json.loads(told["versions"]))
     relations = _opened(past, kind.reads, told["run_id"])
-    reasons: list[str] = []
+    reasons: dict[str, None] = {}
     with Catalog(relations) as catalog:
         split = reshuffles(catalog, told["split_id"])
         again = prepare(
@@ -169,31 +173,22 @@ def reproduce(
             scaling=lambda *given: _fitted(*given, reasons=reasons),
         )
         predictions = _stored_predictions(warehouse, told["run_id"])
-        values: dict[int, dict[str, float]] = {}
+        by_repeat: dict[int, list[dict[str, Any]]] = {}
         for row in scores:
-            values.setdefault(row["repeat"], {})[row["metric"]] = row["value"]
-        folds = [fold for fold in again.folds if fold.repeat in values]
+            by_repeat.setdefault(row["repeat"], []).append(row)
+        folds = [fold for fold in again.folds if fold.repeat in by_repeat]
         progress.start(len(folds) * kind(params).steps, "steps")
         compared = []
         for fold in folds:
-            _, found, _ = fit_fold(again, fold, step=progress.advance)
-            now = measure(again.labels[fold.test], found)
-            ids = again.record_ids[fold.test]
-            compared.append(
-                Again(
-                    fold.repeat,
-                    {m: (v, now.get(m, math.nan)) for m, v in values[fold.repeat].items()},
-                    *_compared(
-                        predictions.get(fold.repeat, {}), dict(zip(ids, found, strict=True))
-                    ),
-                )
-            )
+            rows, before = by_repeat[fold.repeat], predictions.get(fold.repeat, {})
+            with _as_then(kind, rows[0], reasons=reasons):
+                compared.append(_again(again, fold, rows, before, step=progress.advance))
     if again.library != library:
-        reasons.append(f"{again.library} fits now, {library} did then")
+        reasons[f"library: {again.library} now, {library} then"] = None
     elif again.run_id != told["run_id"]:
-        reasons.append(f"the same inputs make run {again.run_id} now")
+        reasons[f"the same inputs make run {again.run_id} now"] = None
     if settings.code_version() != told["code"]:
-        reasons.append(f"ecgstore is {settings.code_version()} now, was {told['code']} then")
+        reasons[f"ecgstore: {settings.code_version()} now, {told['code']} then"] = None
     return ReproduceResult(
         run_id=told["run_id"],
         features=told["features"],
@@ -249,8 +244,49 @@ def _opened(past: Warehouse, reads: str, run_id: str) -> dict[str, tuple[list[Pa
     return relations
 
 
+@contextmanager
+def _as_then(
+    kind: type[Classifier], row: Mapping[str, Any], *, reasons: dict[str, None]
+) -> Iterator[None]:
+    """Fit as the machine that wrote a row of ``scores`` did, and note what cannot be the same."""
+    params = json.loads(row["params"])
+    machine = {key: params[key] for key in kind.machine() if key in params}
+    with kind.as_on(machine):
+        for key, now in kind.machine().items():
+            if key not in machine:
+                reasons[f"{key}: {now} now, not stored then"] = None
+            elif machine[key] != now:
+                reasons[f"{key}: {now} now, {machine[key]} then"] = None
+        yield
+
+
+def _again(
+    run: Run,
+    fold: Fold,
+    rows: Sequence[Mapping[str, Any]],
+    before: Mapping[str, float],
+    *,
+    step: Callable[[], None],
+) -> Again:
+    """Fit a reshuffle again and compare it with its rows of ``scores`` and its predictions."""
+    _, scores, _ = fit_fold(run, fold, step=step)
+    now = measure(run.labels[fold.test], scores)
+    values = {row["metric"]: (row["value"], now.get(row["metric"], math.nan)) for row in rows}
+    made = dict(zip(run.record_ids[fold.test], scores.tolist(), strict=True))
+    both = before.keys() & made.keys()
+    differences = [abs(before[i] - made[i]) for i in both if before[i] != made[i]]
+    alone = len(before.keys() ^ made.keys())
+    return Again(
+        fold.repeat,
+        values,
+        predictions=len(both) + alone,
+        differ=len(differences) + alone,
+        largest=max(differences, default=0.0),
+    )
+
+
 def _fitted(
-    catalog: Catalog, features: FeatureSet, split_id: str, *, reasons: list[str]
+    catalog: Catalog, features: FeatureSet, split_id: str, *, reasons: dict[str, None]
 ) -> list[dict[int, Statistics]]:
     """Fit the scaling anew, and note where it is not what ``norm_stats`` holds."""
     fitted = fitted_scaling(catalog, features, split_id)
@@ -264,13 +300,5 @@ def _fitted(
             for repeat, one in mine.items()
         )
     if other:
-        reasons.append(f"{other} of {total} rows of norm_stats are not what fitting gives now")
+        reasons[f"{other} of {total} rows of norm_stats are not what fitting gives now"] = None
     return fitted
-
-
-def _compared(stored: Mapping[str, float], now: Mapping[str, float]) -> tuple[int, int, float]:
-    """Return how many records there are, how many differ, and the largest difference."""
-    both = stored.keys() & now.keys()
-    differences = [abs(stored[i] - now[i]) for i in both if stored[i] != now[i]]
-    alone = len(stored.keys() ^ now.keys())
-    return len(both) + alone, len(differences) + alone, float(max(differences, default=0.0))

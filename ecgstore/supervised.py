@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -20,7 +21,7 @@ from ecgstore.errors import UsageError
 from ecgstore.record import INVALID, LEADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import torch
     from numpy.typing import NDArray
@@ -81,10 +82,11 @@ class ResNet50(Classifier):
         import torch
 
         seed, batch = int(self.params["seed"]), int(self.params["batch_size"])
+        device = _device()
         self._scale = _scale(x)
-        target = torch.from_numpy(y.astype(np.float32)).to(self._device)
+        target = torch.from_numpy(y.astype(np.float32)).to(device)
         shuffle = torch.Generator().manual_seed(seed)
-        cuda = [self._device] if self._device.type == "cuda" else []
+        cuda = [device] if device.type == "cuda" else []
         with (
             torch.random.fork_rng(cuda),
             torch.backends.cudnn.flags(deterministic=True, benchmark=False),
@@ -153,25 +155,47 @@ class ResNet50(Classifier):
 
         return f"torch {torch.__version__}"
 
-    @property
-    def _device(self) -> torch.device:
+    @staticmethod
+    def machine() -> dict[str, str | int]:
+        """Return the device and the threads, over which PyTorch adds numbers up in parts."""
         import torch
 
-        name = settings.device_name()
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(name)
+        device = _device()
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return {"device": name, "threads": torch.get_num_threads()}
+
+    @classmethod
+    @contextmanager
+    def as_on(cls, machine: Mapping[str, str | int]) -> Iterator[None]:
+        """Fit with as many threads as that machine did."""
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(int(machine.get("threads", threads)))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _build(self) -> torch.nn.Module:
         from ecgstore.models.resnet import ResNet50 as Network
 
-        return Network(leads=len(LEADS), width=int(self.params["width"])).to(self._device)
+        return Network(leads=len(LEADS), width=int(self.params["width"])).to(_device())
 
     def _input(self, x: NDArray[np.float32]) -> torch.Tensor:
         import torch
 
         mean, deviation = self._scale
-        return torch.from_numpy((x - mean) / deviation).to(self._device)
+        return torch.from_numpy((x - mean) / deviation).to(_device())
+
+
+def _device() -> torch.device:
+    import torch
+
+    name = settings.device_name()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def signals(

@@ -7,7 +7,7 @@ select
     split_id,
     features,
     classifier,
-    params,
+    any_value(params) as params,
     count(distinct repeat) as n_repeats,
     avg(value) filter (where metric = 'AUROC') as auroc_mean,
     stddev_samp(value) filter (where metric = 'AUROC') as auroc_std,
@@ -21,5 +21,4 @@ group by
     task,
     split_id,
     features,
-    classifier,
-    params;
+    classifier;
