@@ -115,6 +115,8 @@ for command in (
     history.log,
     history.reproduce,
     upkeep.verify,
+    upkeep.compact,
+    upkeep.gc,
     admin.doctor,
     admin.demo,
 ):

@@ -1,4 +1,4 @@
-"""Commands that look after a warehouse: verify."""
+"""Commands that look after a warehouse: verify, compact, gc."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from .options import FormatOption, JsonOption, as_format, globals_of, open_store
+from .options import DryRun, FormatOption, JsonOption, as_format, globals_of, open_store
 from .output import emit, live, notice
 
-__all__ = ["verify"]
+__all__ = ["compact", "gc", "verify"]
 
 
 def verify(
@@ -37,3 +37,53 @@ def verify(
     notice(result.summary)
     if not result.clean:
         raise typer.Exit(1)
+
+
+def compact(
+    context: typer.Context,
+    table: Annotated[
+        list[str] | None, typer.Argument(help="Tables to work on; all by default.")
+    ] = None,
+    retention: Annotated[
+        float,
+        typer.Option(
+            "--retention",
+            metavar="DAYS",
+            min=0,
+            help="Let versions go that are older, unless a run has read them.",
+        ),
+    ] = 30,
+    dry_run: DryRun = False,
+    form: FormatOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge small shards, remove rows without a record, let old versions go.
+
+    Example: ecgstore compact --retention 90
+    """
+    with open_store(context) as store, live(quiet=globals_of(context).quiet) as progress:
+        result = store.compact(table, retention_days=retention, dry_run=dry_run, progress=progress)
+    emit(result.rows, form=as_format(form, as_json=as_json))
+    if not result.changed:
+        notice("unchanged: nothing to merge, remove or let go")
+
+
+def gc(
+    context: typer.Context,
+    grace: Annotated[
+        float,
+        typer.Option("--grace", metavar="SECONDS", min=0, help="Leave files that are younger."),
+    ] = 86_400,
+    dry_run: DryRun = False,
+    form: FormatOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove files that no version names: what a kill left, and shards of versions let go.
+
+    Example: ecgstore gc --grace 3600
+    """
+    with open_store(context) as store, live(quiet=globals_of(context).quiet) as progress:
+        result = store.gc(grace_s=grace, dry_run=dry_run, progress=progress)
+    emit(result.rows, form=as_format(form, as_json=as_json))
+    verb = "would be removed" if dry_run else "removed"
+    notice(f"{result.files} files, {result.bytes / 1e6:.1f} MB {verb}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -24,6 +24,7 @@ __all__ = [
     "link",
     "make_dir",
     "put",
+    "put_new",
     "remove",
     "remove_tree",
     "rename",
@@ -80,8 +81,10 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _step("create", path):
-            self._file = path.open("xb", buffering=0)
+        with ExitStack() as failed:
+            with _step("create", path):
+                self._file = failed.enter_context(path.open("xb", buffering=0))
+            failed.pop_all()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes at the end."""
@@ -133,6 +136,25 @@ def put(path: Path, data: bytes) -> None:
             draft.unlink(missing_ok=True)
         raise
     sync_dir(path.parent)
+
+
+def put_new(path: Path, data: bytes) -> None:
+    """Write a small file whole and force it to disk, before anybody can see it.
+
+    Raises:
+        FileExistsError: It is there already, which makes this a compare-and-swap.
+        OSError: The system refused.
+    """
+    draft = temporary(path)
+    try:
+        with File(draft) as file:
+            file.write(data)
+            file.sync()
+        link(draft, path)
+        sync_dir(path.parent)
+    finally:
+        with suppress(OSError):
+            remove(draft)
 
 
 def rename(old: Path, new: Path) -> None:

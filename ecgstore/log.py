@@ -72,9 +72,17 @@ class Log:
         """Tell whether there is a table."""
         return any(self._listed())
 
+    def commit_path(self, version: int) -> Path:
+        """Return where the commit of a version is or would be."""
+        return self.path / _name(version)
+
+    def checkpoint_path(self, version: int) -> Path:
+        """Return where the checkpoint of a version is or would be."""
+        return self.path / _name(version, _CHECKPOINT)
+
     def has(self, version: int) -> bool:
         """Tell whether a version was committed."""
-        return (self.path / _name(version)).exists()
+        return self.commit_path(version).exists()
 
     def newest(self) -> int:
         """Return the newest version.
@@ -108,7 +116,7 @@ class Log:
             SchemaError: The table needs a newer Delta protocol.
         """
         if base is not None and version is None:
-            return self._onward(base)
+            return [base, *self.follow(base)][-1]
         commits, checkpoints = self._listed()
         newest = self._newest(commits, checkpoints)
         if version is None:
@@ -131,6 +139,16 @@ class Log:
         last = max(checkpoints, default=-1)
         absent = next(v for v in range(last + 1, version + 1) if v not in commits)
         raise self._broken(_name(absent), "is missing", version)
+
+    def follow(self, snapshot: Snapshot) -> Iterator[Snapshot]:
+        """Yield the versions after a snapshot, one by one, as far as their commits are there.
+
+        Raises:
+            LogError: A commit is damaged.
+        """
+        while self.has(snapshot.version + 1):
+            snapshot = self._applied(snapshot, snapshot.version + 1)
+            yield snapshot
 
     def commits(self) -> Iterator[Commit]:
         """Yield what the log says of each version, newest first.
@@ -159,6 +177,14 @@ class Log:
             sealed=sealed,
         )
 
+    def time_ms(self, version: int) -> int:
+        """Return when a version was committed, in milliseconds since 1970.
+
+        Raises:
+            LogError: The commit is missing or damaged.
+        """
+        return int(self._read(version)[0].get("timestamp", 0))
+
     def version_at(self, at: datetime) -> int | None:
         """Return the newest version committed at or before a time, None when there was none.
 
@@ -170,7 +196,7 @@ class Log:
         """
         limit = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000
         kept = [v for v in self.versions() if self.has(v)]
-        place = bisect.bisect_right(kept, limit, key=self._time) - 1
+        place = bisect.bisect_right(kept, limit, key=self.time_ms) - 1
         if place < 0 and (not kept or kept[0] == 0):
             return None
         version = kept[place] if place >= 0 else kept[0] - 1
@@ -272,7 +298,7 @@ class Log:
             removes={name: at for name, at in snapshot.tombstones.items() if at >= recent},
         )
         data = checkpoint_bytes(state)
-        path = self.path / _name(snapshot.version, _CHECKPOINT)
+        path = self.checkpoint_path(snapshot.version)
         disk.put(path, data)
         last = {
             "version": snapshot.version,
@@ -300,11 +326,6 @@ class Log:
             msg = f"There is no table in {str(self.folder)!r}."
             raise WarehouseError(msg, path=self.folder, hint="Make it with: ecgstore init")
         return max(commits | checkpoints)
-
-    def _onward(self, base: Snapshot) -> Snapshot:
-        while self.has(base.version + 1):
-            base = self._applied(base, base.version + 1)
-        return base
 
     def _replayed(self, state: Snapshot, version: int) -> Snapshot:
         for one in range(state.version + 1, version + 1):
@@ -334,12 +355,9 @@ class Log:
             raise self._broken(file, "is damaged", version) from error
         time_ms = 0
         with suppress(LogError):
-            time_ms = self._time(version)
+            time_ms = self.time_ms(version)
         shards = {one.name: one for one in entries}
         return Snapshot(version, time_ms, shards, state.removes, state.metadata, state.protocol)
-
-    def _time(self, version: int) -> int:
-        return int(self._read(version)[0].get("timestamp", 0))
 
     def _read(self, version: int) -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
         """Return what a commit tells of itself, its other actions, and whether it is sealed."""
@@ -348,6 +366,8 @@ class Log:
             data = (self.path / file).read_bytes()
         except FileNotFoundError as error:
             raise self._broken(file, "is missing", version) from error
+        except OSError as error:
+            raise self._broken(file, f"cannot be read ({error.strerror})", version) from error
         try:
             return decode(data)
         except ValueError as error:
@@ -365,25 +385,20 @@ class Log:
         """Make a commit file: whole, on disk, and only if nobody made that version before."""
         own = {"timestamp": now, "operation": operation, "operationParameters": {}}
         data = encode({**own, "engineInfo": "ecgstore", **told}, actions)
-        final = self.path / _name(version)
-        draft = disk.temporary(final)
         try:
-            with disk.File(draft) as file:
-                file.write(data)
-                file.sync()
-            try:
-                disk.link(draft, final)
-            except FileExistsError as error:
-                raise Lost from error
-            disk.sync_dir(self.path)
-        finally:
-            with suppress(OSError):
-                disk.remove(draft)
+            disk.put_new(self.commit_path(version), data)
+        except FileExistsError as error:
+            raise Lost from error
 
     def _broken(self, file: str, what: str, version: int) -> LogError:
         msg = f"Table {self.table!r}, version {version}: the log file {file!r} {what}."
         name = f"{self.path.name}/{file}"
-        return LogError(msg, path=self.folder, table=self.table, file=name, version=version)
+        hint = "See what is hurt, and what can be done: ecgstore verify"
+        if version:
+            hint = f"Versions before {version} still open, with --at an earlier time. {hint}"
+        return LogError(
+            msg, path=self.folder, table=self.table, file=name, version=version, hint=hint
+        )
 
     def _foreign(self, protocol: Mapping[str, Any], verb: str) -> SchemaError:
         found = protocol.get("minReaderVersion" if verb == "read" else "minWriterVersion")

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from ecgstore.compact import CompactResult
     from ecgstore.embed import EmbedResult
     from ecgstore.evaluate import EvaluateResult
     from ecgstore.fuse import FuseResult
+    from ecgstore.gc import GcResult
     from ecgstore.ingest import IngestResult
     from ecgstore.labels import LabelResult
     from ecgstore.progress import Progress
@@ -260,6 +262,33 @@ class Store(Opened):
         from ecgstore.verify import verify
 
         return verify(self._now(), tables=tables, fast=fast, repair=repair, progress=progress)
+
+    def compact(
+        self,
+        tables: Sequence[str] | None = None,
+        *,
+        retention_days: float = 30,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> CompactResult:
+        """Merge small shards and let old versions go; see `ecgstore.compact.compact`."""
+        from ecgstore.compact import compact
+
+        return compact(
+            self._now(), tables, retention_days=retention_days, dry_run=dry_run, progress=progress
+        )
+
+    def gc(
+        self,
+        *,
+        grace_s: float = 86_400,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> GcResult:
+        """Remove files that nothing names; see `ecgstore.gc.gc`."""
+        from ecgstore.gc import gc
+
+        return gc(self._now(), grace_s=grace_s, dry_run=dry_run, progress=progress)
 
     # ------------------------------------------------------------------ private
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from ecgstore.errors import WarehouseError
 from ecgstore.locks import Lock
+from ecgstore.merge import tidy
 from ecgstore.schema import TABLES, table_schema
 from ecgstore.shards import translated, write_failed
 from ecgstore.tables import Table
@@ -166,15 +167,18 @@ class Warehouse:
 
     def append(self, name: str, rows: pa.Table, *, command: str) -> int:
         """Add the rows whose key is not there yet; see `Table.append`."""
-        return self._writable(name).append(rows, command=command)
+        table = self._writable(name)
+        return self._tidied(table, table.append(rows, command=command))
 
     def append_shards(self, name: str, shards: Sequence[Shard], *, command: str) -> int:
         """Add shards that wait in a staging folder; see `Table.append_shards`."""
-        return self._writable(name).append_shards(shards, command=command)
+        table = self._writable(name)
+        return self._tidied(table, table.append_shards(shards, command=command))
 
     def replace(self, name: str, rows: pa.Table, *, command: str) -> int:
         """Put rows in place of those of the same key; see `Table.replace`."""
-        return self._writable(name).replace(rows, command=command)
+        table = self._writable(name)
+        return self._tidied(table, table.replace(rows, command=command))
 
     def delete(self, name: str, keys: pa.Table, *, command: str) -> int:
         """Remove the rows that match; see `Table.delete`."""
@@ -188,6 +192,11 @@ class Warehouse:
         if name not in self._seen_last:
             Table.create(self.root / name, schema)
         return self._newest(name)
+
+    def _tidied(self, table: Table, written: int) -> int:
+        tidy(table)
+        self._seen_last[table.schema.name] = table.snapshot
+        return written
 
     def _newest(self, name: str) -> Table:
         base = self._seen_last.get(name)

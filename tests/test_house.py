@@ -16,7 +16,7 @@ import ecgstore
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sorted(path for folder in ("ecgstore", "cli") for path in (ROOT / folder).rglob("*.py"))
 
-LEVELS: dict[str, int] = {
+LEVELS: dict[str, float] = {
     "errors": 0,
     "settings": 1,
     "progress": 1,
@@ -41,6 +41,8 @@ LEVELS: dict[str, int] = {
     "shards": 15.6,
     "staging": 15.7,
     "tables": 16,
+    "merge": 16.5,
+    "expire": 16.5,
     "warehouse": 17,
     "catalog": 18,
     "copies": 18,
@@ -53,6 +55,8 @@ LEVELS: dict[str, int] = {
     "findings": 18.4,
     "repair": 18.6,
     "strays": 18.6,
+    "compact": 20,
+    "gc": 20,
     "verify": 19,
     "environment": 18,
     "features": 19,
