@@ -13,6 +13,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,21 +43,26 @@ def check(folder: Path, entries: Iterable[Entry], *, version: int) -> None:
         version: The version that names them, for the message.
 
     Raises:
-        DamagedError: One is missing or was changed.
-        OSError: One cannot be read.
+        DamagedError: One is missing, was changed or cannot be read.
     """
-    paths = []
-    for entry in entries:
-        path = folder / entry.name
+    by_path = {folder / entry.name: entry for entry in entries}
+    for path, entry in by_path.items():
         try:
             size = os.stat(path).st_size  # noqa: PTH116  called for every shard of every query
         except FileNotFoundError as error:
-            raise _damaged(folder, entry.name, "is missing", version) from error
+            raise _damaged(folder, entry, "is missing", version) from error
         if size != entry.size:
-            raise _damaged(folder, entry.name, f"has {size} bytes, not {entry.size}", version)
-        paths.append(path)
-    for path in changed(folder.parent, paths):
-        raise _damaged(folder, path.name, "was changed after it was written", version)
+            raise _damaged(folder, entry, f"has {size} bytes, not {entry.size}", version)
+    try:
+        bad = changed(folder.parent, by_path)
+    except FileNotFoundError:
+        raise  # it went meanwhile
+    except OSError as error:
+        entry = by_path[Path(error.filename)]
+        what = f"cannot be read ({error.strerror})"
+        raise _damaged(folder, entry, what, version) from error
+    for path in bad:
+        raise _damaged(folder, by_path[path], "was changed after it was written", version)
 
 
 def changed(root: Path, paths: Iterable[Path]) -> list[Path]:
@@ -91,8 +97,12 @@ def sha256(path: Path) -> str:
     Raises:
         OSError: It cannot be read.
     """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        error.filename = str(path)  # unknown to a read that failed
+        raise
 
 
 def _notes(root: Path) -> set[_Note]:
@@ -142,6 +152,14 @@ def _is_digest(name: str) -> bool:
     return len(stem) == _NAME and not set(stem) - set("0123456789abcdef")
 
 
-def _damaged(folder: Path, name: str, what: str, version: int) -> DamagedError:
-    msg = f"Table {folder.name!r}, version {version}: the shard {name!r} {what}."
-    return DamagedError(msg, path=folder, table=folder.name, file=name, version=version)
+def _damaged(folder: Path, entry: Entry, what: str, version: int) -> DamagedError:
+    """Return the error to raise; it says what still opens: the time before there was this shard."""
+    msg = f"Table {folder.name!r}, version {version}: the shard {entry.name!r} {what}."
+    since = datetime.fromtimestamp(entry.modified_ms / 1000, UTC)
+    hint = (
+        f"The warehouse as it was still opens, with --at a time before {since:%Y-%m-%dT%H:%M:%S}. "
+        "See what is hurt, and what can be done: ecgstore verify"
+    )
+    return DamagedError(
+        msg, path=folder, table=folder.name, file=entry.name, version=version, hint=hint
+    )

@@ -196,7 +196,7 @@ class Log:
         """
         limit = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000
         kept = [v for v in self.versions() if self.has(v)]
-        place = bisect.bisect_right(kept, limit, key=self.time_ms) - 1
+        place = bisect.bisect_right(kept, limit, key=self._no_later) - 1
         if place < 0 and (not kept or kept[0] == 0):
             return None
         version = kept[place] if place >= 0 else kept[0] - 1
@@ -343,6 +343,13 @@ class Log:
         except ValueError as error:
             raise self._broken(_name(version), str(error), version) from error
 
+    def _no_later(self, version: int) -> int:
+        """Return when a version was committed, or the one before, when its commit is damaged."""
+        for one in range(version, -1, -1):
+            with suppress(LogError):
+                return self.time_ms(one)
+        return 0
+
     def _checkpointed(self, version: int) -> Snapshot:
         """Return what a checkpoint says; before version 0 there is nothing."""
         if version < 0:
@@ -394,8 +401,8 @@ class Log:
         msg = f"Table {self.table!r}, version {version}: the log file {file!r} {what}."
         name = f"{self.path.name}/{file}"
         hint = "See what is hurt, and what can be done: ecgstore verify"
-        if version:
-            hint = f"Versions before {version} still open, with --at an earlier time. {hint}"
+        if before := int(file[:20]):
+            hint = f"Versions before {before} still open, with --at an earlier time. {hint}"
         return LogError(
             msg, path=self.folder, table=self.table, file=name, version=version, hint=hint
         )

@@ -75,8 +75,9 @@ def _in_table(folder: Path, audit: Audit) -> Iterator[Finding]:
         elif path.name in audit.shards or path.name == "_delta_log":
             continue
         elif path.suffix == ".parquet":
-            what = "No version that can be opened names this shard."
-            yield Finding("leftover", table, None, name, what, _GC)
+            if not audit.faults:  # else it may belong to a version whose log file is damaged
+                what = "No version names this shard."
+                yield Finding("leftover", table, None, name, what, _GC)
         elif _TEMPORARY.fullmatch(path.name):
             yield _left(table, name)
         else:
