@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Cohort = Callable[..., Warehouse]
 
 FEW = {"n_estimators": 5}
-NETWORK = {"epochs": 1, "batch_size": 16, "width": 4, "rate_hz": 50, "seconds": 2}
+NETWORK = {"epochs": 1, "batch_size": 64, "width": 4, "rate_hz": 50, "seconds": 2}
 
 
 def scored(warehouse: Warehouse, features: str = "fusion", **options: Any) -> Score:
