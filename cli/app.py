@@ -117,6 +117,7 @@ for command in (
     upkeep.verify,
     upkeep.compact,
     upkeep.gc,
+    upkeep.forget,
     admin.doctor,
     admin.demo,
 ):

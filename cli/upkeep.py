@@ -1,7 +1,10 @@
-"""Commands that look after a warehouse: verify, compact, gc."""
+"""Commands that look after a warehouse: verify, compact, gc, forget."""
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +12,7 @@ import typer
 from .options import DryRun, FormatOption, JsonOption, as_format, globals_of, open_store
 from .output import emit, live, notice
 
-__all__ = ["compact", "gc", "verify"]
+__all__ = ["compact", "forget", "gc", "verify"]
 
 
 def verify(
@@ -87,3 +90,34 @@ def gc(
     emit(result.rows, form=as_format(form, as_json=as_json))
     verb = "would be removed" if dry_run else "removed"
     notice(f"{result.files} files, {result.bytes / 1e6:.1f} MB {verb}")
+
+
+def forget(
+    context: typer.Context,
+    patient: Annotated[list[str], typer.Argument(help="Patient ids, as in records.patient_id.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Really erase; otherwise only show what would go.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Also write the certificate to this file.")
+    ] = None,
+    form: FormatOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase patients from every table, shard, log, cache and older version.
+
+    With --yes it prints a certificate in JSON. Source files, backups and exports are not reached.
+
+    Example: ecgstore forget 15709 --yes -o erased.json
+    """
+    with open_store(context) as store, live(quiet=globals_of(context).quiet) as progress:
+        result = store.forget(patient, yes=yes, progress=progress)
+    if not result.erased:
+        emit(result.rows, form=as_format(form, as_json=as_json))
+        notice(f"{result.patients} patients, {result.records} ECGs would go; --yes erases them")
+        return
+    certificate = json.dumps(result.certificate, indent=2) + "\n"
+    sys.stdout.write(certificate)
+    if out is not None:
+        out.write_text(certificate, encoding="utf-8")
+        notice(f"written: {out}")

@@ -165,6 +165,8 @@ def embed(
             progress.advance(len(vectors) + len(refused), rejected=len(refused))
     finally:
         writer.commit()
+    if writer.erased:
+        skipped["erased meanwhile"] = writer.erased
     return replace(
         result,
         embedded=writer.written,
@@ -308,6 +310,7 @@ class _Writer:
         self._held: list[_Windows] = []
         self._last = time.monotonic()
         self.written = 0
+        self.erased = 0
 
     def add(self, vectors: list[_Windows]) -> None:
         self._held += vectors
@@ -316,11 +319,21 @@ class _Writer:
             self.commit()
 
     def commit(self) -> None:
-        """Write what is held: windows first, then the vectors that say a record is done."""
+        """Write what is held: windows first, then the vectors that say a record is done.
+
+        What belongs to a record that was erased meanwhile is dropped; the lock keeps it from
+        being erased between the look and the commit.
+        """
         if self._held:
-            if self._keep_windows:
-                self._write("windows", self._window_rows(), command=_COMMAND)
-            self._write("embeddings", self._rows(), command=_COMMAND)
+            with self._warehouse.shared():
+                there = set(self._warehouse.table("records").read(["record_id"])[0].to_pylist())
+                erased = [one for one in self._held if one.record_id not in there]
+                self._held = [one for one in self._held if one.record_id in there]
+                self.erased += len(erased)
+                if self._held and self._keep_windows:
+                    self._write("windows", self._window_rows(), command=_COMMAND)
+                if self._held:
+                    self._write("embeddings", self._rows(), command=_COMMAND)
             self.written += len(self._held)
         self._held = []
         self._last = time.monotonic()

@@ -6,16 +6,18 @@ commit, which says when it was made. So it opens without the commits that led to
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ecgstore import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
+    from collections.abc import Set as AbstractSet
 
-    from ecgstore.log import Log
+    from ecgstore.log import Log, Snapshot
 
-__all__ = ["expire", "expired", "named"]
+__all__ = ["expire", "expired", "named", "naming"]
 
 
 def named(log: Log) -> set[str]:
@@ -24,16 +26,16 @@ def named(log: Log) -> set[str]:
     Raises:
         LogError: A log file is damaged.
     """
-    names: set[str] = set()
-    seen = -1
-    for version in log.versions():
-        if version <= seen:
-            continue
-        start = log.snapshot(version)  # a checkpoint, or version 0
-        for snapshot in (start, *log.follow(start)):
-            names |= snapshot.entries.keys()
-            seen = snapshot.version
-    return names
+    return {name for snapshot in _snapshots(log) for name in snapshot.entries}
+
+
+def naming(log: Log, names: AbstractSet[str]) -> list[int]:
+    """Return the versions that name one of some shards, ascending.
+
+    Raises:
+        LogError: A log file is damaged.
+    """
+    return [one.version for one in _snapshots(log) if names & one.entries.keys()]
 
 
 def expired(log: Log, *, before_ms: int, keep: Collection[int]) -> list[int]:
@@ -69,3 +71,14 @@ def expire(log: Log, versions: Collection[int]) -> None:
         disk.remove(log.commit_path(version))
         disk.remove(log.checkpoint_path(version))
     disk.sync_dir(log.path)
+
+
+def _snapshots(log: Log) -> Iterator[Snapshot]:
+    """Yield every version that can be opened, reading each log file once."""
+    seen = -1
+    for version in log.versions():
+        if version > seen:
+            start = log.snapshot(version)  # a checkpoint, or version 0
+            for snapshot in chain([start], log.follow(start)):
+                seen = snapshot.version
+                yield snapshot

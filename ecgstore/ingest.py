@@ -257,11 +257,14 @@ def _existing(warehouse: Warehouse, dataset: str) -> set[str]:
 
 
 def _runs(sources: Sequence[Source], jobs: int) -> Iterator[tuple[Source, ...]]:
-    """Cut the sources into shards of equal size, a multiple of `jobs` in number."""
+    """Cut the sources into shards of equal size, a multiple of `jobs` in number.
+
+    Patients stay together as far as they can, and a shard is in the order of its record ids.
+    """
     if not sources:
         return
     rounds = math.ceil(len(sources) / _SHARD_ROWS / jobs)
     bounds = np.linspace(0, len(sources), rounds * jobs + 1).astype(int).tolist()
     for start, stop in itertools.pairwise(bounds):
         if start < stop:
-            yield tuple(sources[start:stop])
+            yield tuple(sorted(sources[start:stop], key=lambda source: source.name))

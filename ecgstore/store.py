@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ecgstore.compact import CompactResult
     from ecgstore.embed import EmbedResult
     from ecgstore.evaluate import EvaluateResult
+    from ecgstore.forget import ForgetResult
     from ecgstore.fuse import FuseResult
     from ecgstore.gc import GcResult
     from ecgstore.ingest import IngestResult
@@ -262,6 +263,21 @@ class Store(Opened):
         from ecgstore.verify import verify
 
         return verify(self._now(), tables=tables, fast=fast, repair=repair, progress=progress)
+
+    def forget(
+        self,
+        patients: Sequence[str],
+        *,
+        yes: bool = False,
+        progress: Progress | None = None,
+    ) -> ForgetResult:
+        """Erase patients everywhere; without `yes` only tell what would go.
+
+        See `ecgstore.forget.forget`.
+        """
+        from ecgstore.forget import forget
+
+        return forget(self._now(), patients, yes=yes, progress=progress)
 
     def compact(
         self,

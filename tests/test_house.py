@@ -55,6 +55,8 @@ LEVELS: dict[str, float] = {
     "findings": 18.4,
     "repair": 18.6,
     "strays": 18.6,
+    "traces": 20,
+    "forget": 27,
     "compact": 20,
     "gc": 20,
     "verify": 19,
