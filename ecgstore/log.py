@@ -196,7 +196,7 @@ class Log:
         """
         limit = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000
         kept = [v for v in self.versions() if self.has(v)]
-        place = bisect.bisect_right(kept, limit, key=self._no_later) - 1
+        place = bisect.bisect_right(kept, limit, key=self._no_earlier) - 1
         if place < 0 and (not kept or kept[0] == 0):
             return None
         version = kept[place] if place >= 0 else kept[0] - 1
@@ -256,11 +256,14 @@ class Log:
 
         Raises:
             Lost: That version exists: somebody else was faster.
+            LogError: What the caller saw was set aside by a repair.
             SchemaError: The table needs a newer Delta protocol to be written.
             OSError: The system refused.
         """
         if int(base.protocol.get("minWriterVersion", 1)) > _WRITER:
             raise self._foreign(base.protocol, "written")
+        if not self.has(base.version) and not self.checkpoint_path(base.version).exists():
+            raise self._broken(_name(base.version), "is missing", base.version)  # set aside
         now = max(time.time_ns() // 1_000_000, base.time_ms + 1)
         actions: list[dict[str, Any]] = [{"metaData": dict(metadata)}] if metadata else []
         actions += [{"remove": removed(name, at_ms=now, rearranged=rearranged)} for name in remove]
@@ -343,11 +346,11 @@ class Log:
         except ValueError as error:
             raise self._broken(_name(version), str(error), version) from error
 
-    def _no_later(self, version: int) -> int:
-        """Return when a version was committed, or the one before, when its commit is damaged."""
+    def _no_earlier(self, version: int) -> int:
+        """Return when a version was committed, or could have been when its commit is damaged."""
         for one in range(version, -1, -1):
             with suppress(LogError):
-                return self.time_ms(one)
+                return self.time_ms(one) + version - one
         return 0
 
     def _checkpointed(self, version: int) -> Snapshot:

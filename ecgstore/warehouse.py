@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from ecgstore.errors import WarehouseError
 from ecgstore.locks import Lock
+from ecgstore.log import Log
 from ecgstore.merge import tidy
 from ecgstore.schema import TABLES, table_schema
 from ecgstore.shards import translated, write_failed
@@ -68,7 +69,9 @@ class Warehouse:
         self._seen_last: dict[str, Snapshot] = {}  # only what came since is read of a log
         self._pinned: dict[str, int | None] = {}
         if isinstance(at, datetime):
-            self._pinned = {name: self._newest(name).version_at(at) for name in self._present()}
+            with translated(self.root):  # not through the newest version, which may be damaged
+                logs = {name: Log(self.root / name) for name in self._present()}
+                self._pinned = {name: log.version_at(at) for name, log in logs.items()}
             if self._pinned[_LAST] is None:
                 msg = f"The warehouse in {str(self.root)!r} did not exist at {at.isoformat()}."
                 raise WarehouseError(msg, path=self.root)
