@@ -5,6 +5,8 @@ What only reads is in `Opened`; what writes is here, and refuses a warehouse ope
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +16,7 @@ from ecgstore.opened import Opened, name_of
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from ecgstore.compact import CompactResult
@@ -73,18 +75,19 @@ class Store(Opened):
         """Read ECG files into the tables, making the warehouse; see `ecgstore.ingest.ingest`."""
         from ecgstore.ingest import ingest
 
-        return ingest(
-            self._now() if dry_run and self.root.exists() else self.init(),
-            [Path(source) for source in sources],
-            dataset=dataset,
-            reader=reader,
-            rate=rate,
-            jobs=jobs,
-            limit=limit,
-            on_error=on_error,
-            dry_run=dry_run,
-            progress=progress,
-        )
+        with self._to_fill(dry_run=dry_run) as warehouse:
+            return ingest(
+                warehouse,
+                [Path(source) for source in sources],
+                dataset=dataset,
+                reader=reader,
+                rate=rate,
+                jobs=jobs,
+                limit=limit,
+                on_error=on_error,
+                dry_run=dry_run,
+                progress=progress,
+            )
 
     def label(
         self,
@@ -312,6 +315,18 @@ class Store(Opened):
         """Return the tables at their newest versions, to be written."""
         self._refuse_past()
         return self.warehouse
+
+    @contextmanager
+    def _to_fill(self, *, dry_run: bool) -> Iterator[Warehouse]:
+        """Make the warehouse when it is not there; for a dry run, elsewhere and not to stay."""
+        self._refuse_past()
+        if not dry_run:
+            yield self.init()
+        elif (self.root / "records").exists():
+            yield self._now()
+        else:
+            with tempfile.TemporaryDirectory(prefix="ecgstore-") as folder:
+                yield Warehouse.create(Path(folder))
 
     def _refuse_past(self) -> None:
         if self._at is not None:

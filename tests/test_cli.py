@@ -182,6 +182,12 @@ def test_wrong_usage_is_code_two(run: Callable[..., Any]) -> None:
     assert run("ingest", "x", "--dataset", "y", "--jobs", "0").code == 2
 
 
+def test_a_dry_run_makes_no_warehouse(ecgs: Path, run: Callable[..., Any], tmp_path: Path) -> None:
+    done = run("-w", tmp_path / "none", "ingest", ecgs, "--dataset", "synthetic", "--dry-run")
+    assert json.loads(done.out.splitlines()[0])["records"] == COUNT
+    assert not list(tmp_path.iterdir())
+
+
 def test_dry_runs_write_nothing(home: Path, ecgs: Path, run: Callable[..., Any]) -> None:
     before = sorted(home.rglob("*"))
     for command in (
