@@ -1,0 +1,235 @@
+"""The operations that are broken off: each is a few calls, made on a warehouse that others made."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ecgstore.schema import TABLES
+from ecgstore.store import Store
+from ecgstore.warehouse import Warehouse
+
+from .content import Content, content
+from .forks import forked
+from .sources import write_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .forks import Tell
+
+_STORAGE = ("ecgstore.ingest", "ecgstore.labels", "ecgstore.verify", "pyarrow.dataset")
+_NETWORK = (*_STORAGE, "ecgstore.models", "ecgstore.embed")
+_LEARNING = (
+    *_STORAGE,
+    "ecgstore.split",
+    "ecgstore.fuse",
+    "ecgstore.evaluate",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "sklearn.model_selection",
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Calls on a warehouse; what one has returned from is done.
+
+    Attributes:
+        name: What it is called.
+        calls: Each is given the warehouse and the folder of sources.
+        after: The operations that make the warehouse it starts from.
+        imports: What it needs in memory before the fork.
+        damaged: Whether it starts from a warehouse that cannot be read whole.
+    """
+
+    name: str
+    calls: tuple[Callable[[Path, Path], object], ...]
+    after: tuple[str, ...] = ()
+    imports: tuple[str, ...] = _STORAGE
+    damaged: bool = False
+
+
+@dataclass
+class Stage:
+    """An operation with the warehouse it starts from, and what it makes of it undisturbed.
+
+    Attributes:
+        operation: The operation.
+        home: Folder of the warehouses that are made.
+        sources: Folder of the sources.
+        base: The warehouse it starts from; nothing there for the first.
+        contents: What the warehouse holds before the first call and after each; None where it
+            cannot be told.
+    """
+
+    operation: Operation
+    home: Path
+    sources: Path
+    base: Path
+    contents: list[Content | None] = field(default_factory=list)
+
+    def copy(self) -> Path:
+        """Return a fresh copy of the warehouse it starts from."""
+        root = Path(tempfile.mkdtemp(dir=self.home)) / "warehouse"
+        if self.base.exists():
+            shutil.copytree(self.base, root)
+        return root
+
+    def drop(self, root: Path) -> None:
+        """Remove a copy."""
+        shutil.rmtree(root.parent, ignore_errors=True)
+
+    def run(self, root: Path, tell: Tell) -> None:
+        """Make all calls, telling the number of each that has returned."""
+        for number, call in enumerate(self.operation.calls, 1):
+            call(root, self.sources)
+            tell(number)
+
+    def around(self, done: int) -> tuple[Content | None, Content | None]:
+        """Return the contents between which a run was that had returned from `done` calls."""
+        return self.contents[done], self.contents[min(done + 1, len(self.contents) - 1)]
+
+
+def staged(name: str, scratch: Path) -> Stage:
+    """Make the warehouse that an operation starts from, once, and run it on a copy."""
+    home = Path(scratch) / name
+    home.mkdir()
+    sources = home / "sources"
+    write_sources(sources)
+    operation = OPERATIONS[name]
+    stage = Stage(operation, home, sources, home / "base")
+
+    def make(_: Tell) -> None:
+        for one in operation.after:
+            for call in {**OPERATIONS, **_SCENERY}[one].calls:
+                call(stage.base, sources)
+
+    def undisturbed(_: Tell) -> list[Content | None]:
+        root = stage.copy()
+        known = root.exists() and not operation.damaged
+        contents = [content(root) if known else None]
+        for call in operation.calls:
+            call(root, sources)
+            contents.append(content(root))
+        return contents
+
+    forked(make).result()
+    stage.contents = forked(undisturbed).result()
+    return stage
+
+
+def _init(root: Path, _: Path) -> None:
+    Store(root).init()
+
+
+def _ingest(folder: str) -> Callable[[Path, Path], object]:
+    return lambda root, sources: Store(root).ingest(sources / folder, dataset="ds", jobs=1)
+
+
+def _label(file: str, *, overwrite: bool) -> Callable[[Path, Path], object]:
+    def call(root: Path, sources: Path) -> None:
+        path = sources / f"{file}.csv"
+        Store(root).label(path, task="ACS", patient="who", overwrite=overwrite)
+
+    return call
+
+
+def _embed(root: Path, _: Path) -> None:
+    where = "record_id < 'ds/r03'"
+    Store(root).embed("stmem.mini", where=where, keep_windows=True, device="cpu", precision="fp32")
+
+
+def _vectors(root: Path, _: Path) -> None:
+    """Put vectors in place as a model would, and faster."""
+    records = Warehouse(root).table("records").read(["record_id"])["record_id"].to_pylist()
+    values = np.random.default_rng(0).standard_normal((len(records), _DIM), dtype=np.float32)
+    key = {"model": "small", "version": "v1", "pooling": "mean"}
+    rows = [
+        {"record_id": record, **key, "dim": _DIM, "n_windows": 1, "embedding": vector}
+        for record, vector in zip(records, values, strict=True)
+    ]
+    table = pa.Table.from_pylist(rows, schema=TABLES["embeddings"].arrow)
+    Warehouse(root).append("embeddings", table, command="test")
+
+
+def _split(root: Path, _: Path) -> None:
+    Store(root).split("s", task="ACS", repeats=2, test_size=0.4)
+
+
+def _fuse(root: Path, _: Path) -> None:
+    Store(root).fuse(["small"], name="fusion")
+
+
+def _evaluate(root: Path, _: Path) -> None:
+    Store(root).evaluate(["fusion"], "s", classifier="logistic")
+
+
+def _crowd(root: Path, _: Path) -> None:
+    """Commit 63 times: with one more, small shards are merged and the log is summed up."""
+    for number in range(63):
+        _append(root, number)
+
+
+def _append(root: Path, number: int) -> None:
+    rows = {"record_id": ["ds/r00"], "task": [f"T{number:02d}"], "label": [float(number)]}
+    Warehouse(root).append("labels", pa.table(rows), command="test")
+
+
+def _tear(root: Path, _: Path) -> None:
+    """Cut the newest log file of one table and flip a bit in a shard of another."""
+    log = max((root / "labels" / "_delta_log").glob("*.json"))
+    log.write_bytes(log.read_bytes()[:100])
+    shard = min((root / "waveforms").glob("*.parquet"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+
+
+_DIM = 4
+_FILLED = ("init", "ingest", "label")
+
+_ALL = [
+    Operation("init", (_init,)),
+    Operation("ingest", (_ingest("first"), _ingest("second")), after=("init",)),
+    Operation("label", (_label("labels", overwrite=False),), after=("init", "ingest")),
+    Operation("relabel", (_label("relabels", overwrite=True),), after=_FILLED),
+    Operation("embed", (_embed,), after=_FILLED, imports=_NETWORK),
+    Operation(
+        "learn",
+        (_split, _fuse, _evaluate),
+        after=(*_FILLED, "vectors"),
+        imports=_LEARNING,
+    ),
+    Operation(
+        "append",
+        (lambda root, _: _append(root, 63), lambda root, _: _append(root, 64)),
+        after=("init", "ingest", "crowd"),
+    ),
+    Operation(
+        "repair",
+        (lambda root, _: Store(root).verify(repair=True),),
+        after=(*_FILLED, "tear"),
+        damaged=True,
+    ),
+]
+_SCENERY = {
+    "crowd": Operation("crowd", (_crowd,)),
+    "tear": Operation("tear", (_tear,)),
+    "vectors": Operation("vectors", (_vectors,)),
+}
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(f"ecgstore.{module}") is not None
+
+
+OPERATIONS = {one.name: one for one in _ALL}
+"""All operations by name."""
