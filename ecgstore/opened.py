@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ecgstore.fuse import FuseResult
     from ecgstore.history import Invocation
+    from ecgstore.neighbours import Neighbours
     from ecgstore.progress import Progress
     from ecgstore.project import Projection
     from ecgstore.record import Record
@@ -76,6 +77,12 @@ class Opened:
         from ecgstore.stored import stored_record
 
         return stored_record(self.warehouse, record_id)
+
+    def neighbours(self, features: str) -> Neighbours:
+        """Return the vectors of a feature set, to be asked for nearest neighbours."""
+        from ecgstore.neighbours import Neighbours
+
+        return Neighbours.of(self._connected(), features)
 
     def sql(
         self, query: str, parameters: Mapping[str, object] | Sequence[object] | None = None

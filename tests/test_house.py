@@ -63,6 +63,7 @@ LEVELS: dict[str, float] = {
     "environment": 18,
     "features": 19,
     "classifiers": 19,
+    "neighbours": 20,
     "supervised": 20,
     "intake": 20,
     "heart": 20,
