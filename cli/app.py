@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from ecgstore.errors import EcgStoreError, UnknownNameError, UsageError
 
-from . import admin, embed, history, ingest, learn, query, upkeep
+from . import admin, embed, exchange, history, ingest, learn, query, upkeep
 from .options import Globals
 from .output import notice
 
@@ -112,6 +112,7 @@ for command in (
     learn.project,
     query.sql,
     query.report,
+    exchange.export,
     history.log,
     history.reproduce,
     upkeep.verify,

@@ -23,7 +23,7 @@ from ecgstore.errors import EcgStoreError, QueryError, UnknownNameError, Warehou
 from ecgstore.schema import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 __all__ = ["Catalog", "Parameter", "Query", "init_script", "queries", "quote"]
@@ -162,6 +162,28 @@ class Catalog:
         with _Refusals():
             self._check_single(query)
             return self.connection.execute(query, _plain(parameters)).to_arrow_table()
+
+    def batches(self, query: str, *, rows: int) -> Iterator[pa.RecordBatch]:
+        """Run one SQL statement and fetch its result bit by bit, in bounded memory.
+
+        Args:
+            query: One statement.
+            rows: Rows of a batch, about.
+
+        Raises:
+            QueryError: DuckDB refused the statement, or failed while running it.
+        """
+        relation = self.sql(query)
+        with _Refusals():
+            reader = relation.to_arrow_reader(rows)
+        while True:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+            except (OSError, pa.ArrowException) as error:  # what DuckDB says, through Arrow
+                raise QueryError(str(error).splitlines()[0]) from error
+            yield batch
 
     def query(
         self, name: str, parameters: Mapping[str, str] | None = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from ecgstore.export import ExportResult
     from ecgstore.fuse import FuseResult
     from ecgstore.history import Invocation
     from ecgstore.neighbours import Neighbours
@@ -103,6 +104,31 @@ class Opened:
     def init_script(self) -> str:
         """Return SQL that gives any DuckDB client the same macros, tables and views."""
         return init_script(self.warehouse.relations())
+
+    def export(
+        self,
+        table: str,
+        out: str | Path,
+        *,
+        where: str | None = None,
+        form: Literal["parquet", "csv", "wfdb"] | None = None,
+        overwrite: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> ExportResult:
+        """Write rows of a table as Parquet or CSV, or signals as WFDB; see `ecgstore.export`."""
+        from ecgstore.export import export
+
+        return export(
+            self.warehouse,
+            table,
+            Path(out),
+            where=where,
+            form=form,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def project(
         self,

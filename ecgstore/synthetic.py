@@ -18,6 +18,7 @@ import numpy as np
 
 from ecgstore.errors import UsageError
 from ecgstore.heart import N_SAMPLES, RATE_HZ, clean_signal
+from ecgstore.io.wfdb_write import samples_16, signal_lines
 from ecgstore.patients import Patient, Visit, draw_patient, draw_visit, generator
 from ecgstore.record import INVALID, LEADS, Record
 
@@ -287,7 +288,7 @@ def write_wfdb(folder: Path, records: Iterable[SyntheticRecord]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         rows: csv.DictWriter[str] | None = None
         for record in records:
-            (folder / f"{record.name}.dat").write_bytes(record.digital.T.astype("<i2").tobytes())
+            (folder / f"{record.name}.dat").write_bytes(samples_16(record.digital))
             (folder / f"{record.name}.hea").write_text(_header(record), encoding="ascii")
             truth = record.truth
             if rows is None:
@@ -301,11 +302,10 @@ def _header(record: SyntheticRecord) -> str:
     """Return the header file, after header(5) of the WFDB Applications Guide."""
     meta = record.meta
     size = f"{len(record.leads)} {record.rate_hz:g} {record.n_samples}"
-    lines = [f"{record.name} {size} {meta['recorded_at']:%H:%M:%S %d/%m/%Y}"]
-    sums = record.digital.sum(axis=1, dtype=np.int64) & 0xFFFF
-    for lead, row, gain, total in zip(record.leads, record.digital, record.gain, sums, strict=True):
-        lines.append(f"{record.name}.dat 16 {gain!s}(0)/mV 16 0 {row[0]} {total} 0 {lead}")
-    lines += [
+    signals = record.leads, record.digital, record.gain, record.baseline
+    lines = [
+        f"{record.name} {size} {meta['recorded_at']:%H:%M:%S %d/%m/%Y}",
+        *signal_lines(f"{record.name}.dat", *signals),
         f"#Age: {meta['age']:g}",
         f"#Sex: {str(meta['sex']).capitalize()}",
         f"#Site: {meta['site']}",

@@ -77,6 +77,7 @@ LEVELS: dict[str, float] = {
     "runs": 28,
     "train": 29,
     "evaluate": 30,
+    "export": 31,
     "project": 31,
     "reproduce": 31,
     "plots": 32,
