@@ -56,8 +56,8 @@ class Fault:
     """A log file that is missing, damaged or in contradiction to the others.
 
     Attributes:
-        kind: Which sort of log file; ``cleaned`` when it is missing with all before it, as after
-            a cleaning that was interrupted.
+        kind: Which sort of log file; ``cleaned`` when it is missing as after a cleaning that was
+            interrupted: what opened without it is kept.
         version: The version in its name.
         file: Its name.
         what: What is wrong with it; completes "the log file …".
@@ -165,27 +165,33 @@ def audit_log(log: Path, schema: TableSchema) -> Audit:
     audit = Audit(schema, files=names, version=max(listed, default=-1))
     state: Snapshot | None = None
     unknown: list[Fault] = []  # faults since which the table's state is unknown
+    gap = min(listed, default=0) - 1  # the last version that may have been let go
     spans = _Spans()
-    for version in range(min(listed, default=0), audit.version + 1):
-        name = f"{version:020d}.checkpoint.parquet"
-        summed = _summed_up(audit, log / name, version) if name in names else None
+    for version in range(gap + 1, audit.version + 1):
+        name = f"{version:020d}.json"
+        summary = f"{version:020d}.checkpoint.parquet"
+        summed = _summed_up(audit, log / summary, version) if summary in names else None
         try:
-            state = _committed(audit, log, state, version)
+            if name not in names and gap == version - 1:
+                gap, state = version, None
+            else:
+                state = _committed(audit, log, state, version)
         except ValueError as error:
             state = None
-            unknown.append(Fault("commit", version, f"{version:020d}.json", str(error)))
+            unknown.append(Fault("commit", version, name, str(error)))
         if state is not None and summed is not None and not _agree(state, summed):
             what = "does not say what the commits say"
-            audit.faults.append(Fault("checkpoint", version, name, what))
-        elif state is None and summed is None and not unknown:
-            what = f"{MISSING}, with all before it"
-            unknown.append(Fault("cleaned", version - 1, f"{version - 1:020d}.json", what))
+            audit.faults.append(Fault("checkpoint", version, summary, what))
         state = state or summed
         if state is not None:
             audit.faults += [replace(fault, until=version - 1) for fault in unknown]
             unknown = []
             audit.versions += 1
             spans.see(version, state.entries)
+        elif name in names and not unknown:
+            unknown.append(Fault("cleaned", gap, f"{gap:020d}.json", MISSING))
+        if summary in names:
+            gap = version  # a cleaning that keeps this version lets those after it go
     if not listed:
         unknown.append(Fault("commit", 0, f"{0:020d}.json", MISSING))
     audit.faults += [replace(fault, until=audit.version) for fault in unknown]

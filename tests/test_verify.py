@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ecgstore import disk
 from ecgstore.commits import Entry
 from ecgstore.errors import DamagedError, UnknownNameError, UsageError, WarehouseError
+from ecgstore.expire import expire
 from ecgstore.log import Log
 from ecgstore.record import COLUMNS
 from ecgstore.schema import TABLES
@@ -103,10 +108,6 @@ def only(house: Warehouse, **options: Any) -> Finding:
 def tree(folder: Path) -> dict[str, bytes]:
     found = folder.rglob("*")
     return {str(path.relative_to(folder)): path.read_bytes() for path in found if path.is_file()}
-
-
-def count(house: Warehouse, table: str = "labels") -> int:
-    return int(house.table(table).read().num_rows)
 
 
 # ------------------------------------------------------------------------ what is found
@@ -304,6 +305,38 @@ def test_erased_versions_are_as_they_should_be(house: Warehouse) -> None:
     assert kinds(house) == []
     old[1].rename(old[1].with_suffix(".gone"))  # this one the erasure did not touch
     assert "damage" in kinds(house)
+
+
+def test_versions_that_were_let_go_are_not_missed(house: Warehouse) -> None:
+    """Not even when the cleaning was stopped: nothing that is kept needs what it left."""
+    for number in range(10, 16):
+        house.append("labels", labels(range(number, number + 1)), command="labels MI")
+    for left in count():
+        trial = house.root.with_name(f"{left}")
+        shutil.copytree(house.root, trial)
+        try:
+            with disk.watch(Failing(left)):
+                expire(Log(trial / "labels"), [0, 1, 3, 4, 6])
+        except OSError:
+            assert {one.severity for one in verify(Warehouse(trial)).findings} <= {"leftover"}
+        else:
+            break
+    assert left > 20
+    assert Log(trial / "labels").versions() == [2, 5, 7, 8]
+    done = verify(Warehouse(trial), tables=["labels"])
+    assert (done.findings, done.versions) == ((), 4)
+
+
+class Failing:
+    """A disk that fails after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def __call__(self, step: disk.Step, done: bool) -> None:  # noqa: FBT001  the watcher's interface
+        self._steps -= done
+        if self._steps < 0:
+            raise OSError(errno.EIO, step.kind)
 
 
 def test_nothing_is_damaged_while_others_write(house: Warehouse) -> None:
