@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ecgstore.log import Commit
 
     _TableCommit = tuple[str, Commit]
+    _Span = tuple[datetime, datetime]
 
 __all__ = ["MAINTENANCE", "Invocation", "invocations", "moment"]
 
@@ -32,6 +33,8 @@ layout no name of its own, so it goes by Delta's."""
 _PAUSE = timedelta(seconds=2)
 """Commits without the id of an invocation, as early versions wrote them, belong together when they
 name the same command and lie no further apart."""
+
+_ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Invocation:
         changes: Per table it wrote to, rows added and rows removed.
         code: Version of the program.
         job: Id of the invocation; empty when an early version or another program wrote.
+        complete: False when commits were cleaned, by ``compact``, that may have been part of it.
     """
 
     at: datetime
@@ -51,6 +55,7 @@ class Invocation:
     changes: Mapping[str, tuple[int, int]]
     code: str
     job: str
+    complete: bool = True
 
     @property
     def row(self) -> dict[str, object]:
@@ -94,14 +99,14 @@ def invocations(
     if table is not None:
         name = table_schema(table).name
         versions = {name: versions[name]} if name in versions else {}
-    commits = [
-        (name, commit)
-        for name, version in versions.items()
-        for commit in Log(warehouse.root / name).commits()
-        if commit.version <= version and (maintenance or commit.command not in MAINTENANCE)
-    ]
+    commits: list[_TableCommit] = []
+    cleaned: list[_Span] = []
+    for name, version in versions.items():
+        told = [one for one in Log(warehouse.root / name).commits() if one.version <= version]
+        cleaned += _cleaned(told, version)
+        commits += ((name, one) for one in told if maintenance or one.command not in MAINTENANCE)
     commits.sort(key=lambda one: one[1].at, reverse=True)
-    return [_merged(group) for group in _grouped(commits)[:limit]]
+    return [_merged(group, cleaned) for group in _grouped(commits)[:limit]]
 
 
 def moment(root: Path, at: str | datetime | None) -> datetime | dict[str, int | None] | None:
@@ -163,8 +168,19 @@ def _follows(later: Commit, earlier: Commit) -> bool:
     )
 
 
-def _merged(group: list[_TableCommit]) -> Invocation:
-    newest = group[0][1]
+def _cleaned(told: list[Commit], newest: int) -> list[_Span]:
+    """Return when the versions up to `newest` were made of which no commit is left."""
+    spans = []
+    version, until = newest + 1, _ALWAYS[1]
+    for one in told:
+        if one.version < version - 1:
+            spans.append((one.at, until))
+        version, until = one.version, one.at
+    return [*spans, (_ALWAYS[0], until)] if version else spans
+
+
+def _merged(group: list[_TableCommit], cleaned: list[_Span]) -> Invocation:
+    newest, oldest = group[0][1], group[-1][1]
     changes = {
         table: (
             sum(commit.added for name, commit in group if name == table),
@@ -177,7 +193,8 @@ def _merged(group: list[_TableCommit]) -> Invocation:
         verb, _, rest = commit.command.partition(" ")
         words.setdefault(verb, {})[rest] = None
     command = "; ".join(f"{verb} {' '.join(rest)}".strip() for verb, rest in words.items())
-    return Invocation(newest.at, command, changes, newest.code, newest.job)
+    complete = not any(since <= newest.at and oldest.at <= until for since, until in cleaned)
+    return Invocation(newest.at, command, changes, newest.code, newest.job, complete)
 
 
 def _told(table: str, added: int, removed: int) -> str:

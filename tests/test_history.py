@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ecgstore
+from ecgstore.compact import compact
 from ecgstore.errors import LogError, UnknownNameError, UsageError, WarehouseError
 from ecgstore.evaluate import evaluate
 from ecgstore.fuse import fuse
@@ -265,6 +266,23 @@ def test_what_stands_for_no_moment_is_refused(
 def test_no_id_of_a_run_reads_as_a_time(run_id: str) -> None:
     with pytest.raises(ValueError, match=r"isoformat|must be in|out of range"):
         datetime.fromisoformat(run_id)
+
+
+def test_entries_whose_commits_were_cleaned_in_part_are_marked(cohort: Cohort) -> None:
+    root = cohort(records=20).root
+    for i in range(6):
+        writer = Warehouse(root)
+        rows = {"record_id": [f"syn/{i:05d}"], "task": [f"t{i}"], "label": [1.0]}
+        writer.append("labels", pa.table(rows), command=f"labels {i}")
+        if i == 3:
+            compact(writer, retention_days=0)
+    told = {one.command: one for one in invocations(Warehouse(root))}
+    whole = [command for command, one in told.items() if one.complete]
+    assert whole == ["labels 5", "labels 4"]
+    for command, one in told.items():
+        if command.startswith("labels") and one.complete:
+            assert one.changes == {"labels": (1, 0)}
+    assert len(told) > len(whole)
 
 
 def test_a_damaged_commit_is_named_not_skipped(cohort: Cohort) -> None:
