@@ -86,7 +86,7 @@ def test_the_sessions_run_and_agree(desk: Path) -> None:
     call([sys.executable, "-W", "error", "-c", encoder], desk)
 
     commits = log_of(desk)
-    main, cohort, clients = SHELL
+    main, cohort, clients, care = SHELL
     lines = call(["bash", "-euo", "pipefail", "-c", main], desk).splitlines()
     assert log_of(desk) == commits, "the shell session repeats the Python one and adds nothing"
     assert (desk / "fusion.png").read_bytes().startswith(b"\x89PNG")
@@ -108,6 +108,10 @@ def test_the_sessions_run_and_agree(desk: Path) -> None:
         "    print(client.sql('select count(*) from records').fetchone()[0])"
     )
     assert call([sys.executable, "-c", client], desk).strip() == str(COUNT + 40)
+    call(["bash", "-euo", "pipefail", "-c", care], desk)
+    assert json.loads((desk / "erased.json").read_text())["records"] == 2
+    with (desk / "records.csv").open() as stream:
+        assert sum(1 for _ in csv.DictReader(stream)) == COUNT + 38
 
 
 @pytest.mark.parametrize("name", MODULES)
