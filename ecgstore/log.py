@@ -13,7 +13,6 @@ from __future__ import annotations
 import bisect
 import json
 import logging
-import os
 import time
 import uuid
 from contextlib import suppress
@@ -22,19 +21,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ecgstore import disk
-from ecgstore.checkpoint import State, checkpoint_bytes, read_checkpoint
+from ecgstore.checkpoint import State, checkpoint_bytes
 from ecgstore.commits import (
     Commit,
     Entry,
     Snapshot,
     added,
     applied,
-    decode,
     encode,
-    entry,
     removed,
 )
 from ecgstore.errors import ErasedError, LogError, SchemaError, WarehouseError
+from ecgstore.log_files import LogFiles, log_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -45,7 +43,6 @@ __all__ = ["CHECKPOINT_EVERY", "Commit", "Entry", "Log", "Lost", "Snapshot"]
 CHECKPOINT_EVERY = 64
 """Commits between two checkpoints: opening a table reads at most so many commits."""
 
-_COMMIT, _CHECKPOINT = ".json", ".checkpoint.parquet"  # after a version of 20 digits
 _READER, _WRITER = 1, 2  # versions of the protocol that are understood
 _TOMBSTONES_MS = 7 * 24 * 3600 * 1000  # the protocol's default: other engines' cleaning needs them
 
@@ -56,33 +53,12 @@ class Lost(Exception):
     """The version to be written exists already."""
 
 
-class Log:
+class Log(LogFiles):
     """The log of the table in a folder. Holds no state and no open file.
 
     Args:
         folder: The table's folder; its name is taken as the table's.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.table = folder.name
-        self.path = folder / "_delta_log"
-
-    def exists(self) -> bool:
-        """Tell whether there is a table."""
-        return any(self._listed())
-
-    def commit_path(self, version: int) -> Path:
-        """Return where the commit of a version is or would be."""
-        return self.path / _name(version)
-
-    def checkpoint_path(self, version: int) -> Path:
-        """Return where the checkpoint of a version is or would be."""
-        return self.path / _name(version, _CHECKPOINT)
-
-    def has(self, version: int) -> bool:
-        """Tell whether a version was committed."""
-        return self.commit_path(version).exists()
 
     def newest(self) -> int:
         """Return the newest version.
@@ -138,7 +114,7 @@ class Log:
             raise ErasedError(msg, path=self.folder, table=self.table, version=version)
         last = max(checkpoints, default=-1)
         absent = next(v for v in range(last + 1, version + 1) if v not in commits)
-        raise self._broken(_name(absent), "is missing", version)
+        raise self._broken(log_name(absent), "is missing", version)
 
     def follow(self, snapshot: Snapshot) -> Iterator[Snapshot]:
         """Yield the versions after a snapshot, one by one, as far as their commits are there.
@@ -176,14 +152,6 @@ class Log:
             job=str(info.get("job", "")),
             sealed=sealed,
         )
-
-    def time_ms(self, version: int) -> int:
-        """Return when a version was committed, in milliseconds since 1970.
-
-        Raises:
-            LogError: The commit is missing or damaged.
-        """
-        return int(self._read(version)[0].get("timestamp", 0))
 
     def version_at(self, at: datetime) -> int | None:
         """Return the newest version committed at or before a time, None when there was none.
@@ -263,7 +231,7 @@ class Log:
         if int(base.protocol.get("minWriterVersion", 1)) > _WRITER:
             raise self._foreign(base.protocol, "written")
         if not self.has(base.version) and not self.checkpoint_path(base.version).exists():
-            raise self._broken(_name(base.version), "is missing", base.version)  # set aside
+            raise self._broken(log_name(base.version), "is missing", base.version)  # set aside
         now = max(time.time_ns() // 1_000_000, base.time_ms + 1)
         actions: list[dict[str, Any]] = [{"metaData": dict(metadata)}] if metadata else []
         actions += [{"remove": removed(name, at_ms=now, rearranged=rearranged)} for name in remove]
@@ -315,15 +283,6 @@ class Log:
 
     # ------------------------------------------------------------------ private
 
-    def _listed(self) -> tuple[set[int], set[int]]:
-        """Return the versions that have a commit, and those that have a checkpoint."""
-        try:
-            names = os.listdir(self.path)  # noqa: PTH208  ten thousand Path objects take their time
-        except FileNotFoundError:
-            names = []
-        commits = {int(n[:20]) for n in names if n[20:] == _COMMIT and n[:20].isdigit()}
-        return commits, {int(n[:20]) for n in names if n[20:] == _CHECKPOINT and n[:20].isdigit()}
-
     def _newest(self, commits: set[int], checkpoints: set[int]) -> int:
         if not commits and not checkpoints:
             msg = f"There is no table in {str(self.folder)!r}."
@@ -334,7 +293,7 @@ class Log:
         for one in range(state.version + 1, version + 1):
             state = self._applied(state, one)
         if not state.metadata or not state.protocol:
-            raise self._broken(_name(0), "does not describe the table", version)
+            raise self._broken(log_name(0), "does not describe the table", version)
         if int(state.protocol["minReaderVersion"]) > _READER:
             raise self._foreign(state.protocol, "read")
         return state
@@ -344,7 +303,7 @@ class Log:
         try:
             return applied(base, version, told, actions)
         except ValueError as error:
-            raise self._broken(_name(version), str(error), version) from error
+            raise self._broken(log_name(version), str(error), version) from error
 
     def _no_earlier(self, version: int) -> int:
         """Return when a version was committed, or could have been when its commit is damaged."""
@@ -352,36 +311,6 @@ class Log:
             with suppress(LogError):
                 return self.time_ms(one) + version - one
         return 0
-
-    def _checkpointed(self, version: int) -> Snapshot:
-        """Return what a checkpoint says; before version 0 there is nothing."""
-        if version < 0:
-            return Snapshot(-1, 0, {}, {}, {}, {})
-        file = _name(version, _CHECKPOINT)
-        try:
-            state = read_checkpoint((self.path / file).read_bytes())
-            entries = [entry(one) for one in state.adds]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise self._broken(file, "is damaged", version) from error
-        time_ms = 0
-        with suppress(LogError):
-            time_ms = self.time_ms(version)
-        shards = {one.name: one for one in entries}
-        return Snapshot(version, time_ms, shards, state.removes, state.metadata, state.protocol)
-
-    def _read(self, version: int) -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
-        """Return what a commit tells of itself, its other actions, and whether it is sealed."""
-        file = _name(version)
-        try:
-            data = (self.path / file).read_bytes()
-        except FileNotFoundError as error:
-            raise self._broken(file, "is missing", version) from error
-        except OSError as error:
-            raise self._broken(file, f"cannot be read ({error.strerror})", version) from error
-        try:
-            return decode(data)
-        except ValueError as error:
-            raise self._broken(file, str(error), version) from error
 
     def _write(
         self,
@@ -400,16 +329,6 @@ class Log:
         except FileExistsError as error:
             raise Lost from error
 
-    def _broken(self, file: str, what: str, version: int) -> LogError:
-        msg = f"Table {self.table!r}, version {version}: the log file {file!r} {what}."
-        name = f"{self.path.name}/{file}"
-        hint = "See what is hurt, and what can be done: ecgstore verify"
-        if before := int(file[:20]):
-            hint = f"Versions before {before} still open, with --at an earlier time. {hint}"
-        return LogError(
-            msg, path=self.folder, table=self.table, file=name, version=version, hint=hint
-        )
-
     def _foreign(self, protocol: Mapping[str, Any], verb: str) -> SchemaError:
         found = protocol.get("minReaderVersion" if verb == "read" else "minWriterVersion")
         wanted = _READER if verb == "read" else _WRITER
@@ -419,7 +338,3 @@ class Log:
         )
         hint = "Another engine changed the table; install a newer ecgstore."
         return SchemaError(msg, table=self.table, found=found, wanted=wanted, hint=hint)
-
-
-def _name(version: int, suffix: str = _COMMIT) -> str:
-    return f"{version:020d}{suffix}"

@@ -35,6 +35,7 @@ LEVELS: dict[str, float] = {
     "keys": 15,
     "checkpoint": 15,
     "commits": 15,
+    "log_files": 15.4,
     "log": 15.5,
     "layout": 15.5,
     "integrity": 15.5,
