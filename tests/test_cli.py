@@ -319,7 +319,7 @@ def test_ctrl_c_ends_an_ingest_with_130(
     arguments = ("-w", home, "ingest", folder, "--dataset", "many", "--jobs", "2")
     process = start(*arguments)
     deadline = time.monotonic() + 60
-    while not list(home.glob("waveforms/*.tmp")) and time.monotonic() < deadline:
+    while not list(home.glob("waveforms/_staging/*/*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     interrupt(process)
     assert not list(home.rglob("*.tmp"))
