@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ecgstore.audit import LOG, audit_log, log_files
-from ecgstore.errors import UsageError
+from ecgstore.errors import UsageError, WarehouseError
 from ecgstore.findings import Finding, across, in_table
 from ecgstore.progress import Silent
 from ecgstore.repair import Aside, repair_records, repair_table
@@ -109,6 +109,7 @@ def verify(
     Raises:
         UnknownNameError: There is no such table.
         UsageError: A repair was asked for that reads no shard.
+        SchemaError: A newer program wrote a table: this one cannot judge it.
         WarehouseError: Files cannot be listed or written.
     """
     if repair and fast:
@@ -116,6 +117,9 @@ def verify(
         raise UsageError(msg, hint="Leave one of the two out.")
     began = time.perf_counter()
     names = [table_schema(name).name for name in tables or TABLES]
+    for name in names:
+        with suppress(WarehouseError):  # what is damaged is told below
+            warehouse.table(name)
     look = _Look(warehouse, fast=fast, progress=progress or Silent())
     with translated(warehouse.root), warehouse.exclusive() if repair else nullcontext():
         look.at(names)
