@@ -24,7 +24,7 @@ def mend(data: bytes, sound: Callable[[bytes], bool]) -> bytes | None:
         None when no single bit makes them sound, or there are too many to try.
 
     Example:
-        >>> mend(b"abd", lambda data: data == b"abc")
+        >>> mend(b"abb", lambda data: data == b"abc")
         b'abc'
     """
     if len(data) > _LARGEST:
