@@ -29,6 +29,7 @@ READS: dict[str, tuple[str, ...]] = {
     "sql --init": ("--init",),
     "report": ("-o", "OUT.html"),
     "project": ("--features", "fusion", "--method", "pca", "--n", "10", "-o", "OUT.png"),
+    "export": ("labels", "-o", "OUT.csv"),
     "log": (),
     "reproduce": ("RUN",),
 }
