@@ -32,7 +32,7 @@ from ecgstore.commits import (
     removed,
 )
 from ecgstore.errors import ErasedError, LogError, SchemaError, WarehouseError
-from ecgstore.log_files import LogFiles, log_name
+from ecgstore.log_files import POINTER, LogFiles, log_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -92,7 +92,9 @@ class Log(LogFiles):
             SchemaError: The table needs a newer Delta protocol.
         """
         if base is not None and version is None:
-            return [base, *self.follow(base)][-1]
+            last = [base, *self.follow(base)][-1]
+            if self._summed_up() <= last.version:
+                return last
         commits, checkpoints = self._listed()
         newest = self._newest(commits, checkpoints)
         if version is None:
@@ -230,6 +232,8 @@ class Log(LogFiles):
         """
         if int(base.protocol.get("minWriterVersion", 1)) > _WRITER:
             raise self._foreign(base.protocol, "written")
+        if self._summed_up() > base.version and self.newest() > base.version:
+            raise Lost  # the commits that came next were cleaned
         if not self.has(base.version) and not self.checkpoint_path(base.version).exists():
             raise self._broken(log_name(base.version), "is missing", base.version)  # set aside
         now = max(time.time_ns() // 1_000_000, base.time_ms + 1)
@@ -278,7 +282,7 @@ class Log(LogFiles):
             "numOfAddFiles": len(state.adds),
         }
         if snapshot.version >= max(self._listed()[1]):
-            disk.put(self.path / "_last_checkpoint", json.dumps(last).encode())
+            disk.put(self.path / POINTER, json.dumps(last).encode())
         return path
 
     # ------------------------------------------------------------------ private

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,12 @@ from ecgstore.errors import LogError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LogFiles", "log_name"]
+__all__ = ["POINTER", "LogFiles", "log_name"]
 
 _COMMIT, _CHECKPOINT = ".json", ".checkpoint.parquet"  # after a version of 20 digits
+
+POINTER = "_last_checkpoint"
+"""File of the log that names the newest checkpoint."""
 
 
 class LogFiles:
@@ -62,6 +66,17 @@ class LogFiles:
             names = []
         commits = {int(n[:20]) for n in names if n[20:] == _COMMIT and n[:20].isdigit()}
         return commits, {int(n[:20]) for n in names if n[20:] == _CHECKPOINT and n[:20].isdigit()}
+
+    def _summed_up(self) -> int:
+        """Return the newest version with a checkpoint, -1 when there is none.
+
+        While the versions after one are cleaned, this tells it from the newest: a commit onto it
+        would be one into the past.
+        """
+        try:
+            return int(json.loads((self.path / POINTER).read_bytes())["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return max(self._listed()[1], default=-1)
 
     def _checkpointed(self, version: int) -> Snapshot:
         """Return what a checkpoint says; before version 0 there is nothing."""
