@@ -14,6 +14,7 @@ from ecgstore import settings
 from ecgstore.catalog import Catalog
 from ecgstore.errors import UsageError
 from ecgstore.features import SIGNAL
+from ecgstore.feed import build
 from ecgstore.progress import Progress, Silent
 from ecgstore.runs import (
     Run,
@@ -177,6 +178,8 @@ def evaluate(
     for name, kind in plan:
         check_reads(kinds[kind], name)
     past = pinned(warehouse, names, split_id, dry_run=dry_run)
+    if not dry_run and any(name == SIGNAL for name, _ in plan):
+        build(past, progress=progress)
     with Catalog(past.relations()) as catalog:
         split = reshuffles(catalog, split_id)
         steps = {name: kind(chosen[name]).steps for name, kind in kinds.items()}

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ecgstore.progress import Progress
     from ecgstore.waveforms import Waveform
 
-__all__ = ["Batch", "Feed", "drop", "stream"]
+__all__ = ["Batch", "Feed", "build", "drop", "stream"]
 
 _log = logging.getLogger(__name__)
 
@@ -178,6 +178,26 @@ class Feed:
 
     def __repr__(self) -> str:
         return f"Feed({len(self)} records)"
+
+
+def build(warehouse: Warehouse, *, progress: Progress | None = None) -> None:
+    """Make what the feed lacks, so that whoever streams it later need not wait.
+
+    Where it cannot be written nothing is said: `stream` says so and reads Parquet.
+
+    Args:
+        warehouse: Its ``waveforms`` are read at the version it is opened at.
+        progress: Told of every record copied.
+
+    Raises:
+        DamagedError: A shard is missing or damaged.
+    """
+    try:
+        Feed.open(warehouse, progress=progress).close()
+    except DamagedError:
+        raise
+    except WarehouseError as error:
+        _log.info("No feed: %s", error.message)
 
 
 def stream(

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ecgstore.catalog import Catalog
 from ecgstore.classifiers import Classifier, Logistic, Setting, XGBoost
 from ecgstore.errors import UnknownNameError, UsageError
+from ecgstore.feed import build
 from ecgstore.progress import Progress, Silent
 from ecgstore.registry import Registry
 from ecgstore.runs import fit_fold, keep_predictions, pinned, prepare, repeats_in
@@ -110,6 +111,8 @@ def train(
     kind = classifiers.get(classifier)
     (chosen,) = read_settings([kind], params)
     past = pinned(warehouse, [features], split_id, dry_run=dry_run)
+    if not dry_run and kind.reads == "signal":
+        build(past, progress=progress)
     with Catalog(past.relations()) as catalog:
         run = prepare(past, catalog, features, reshuffles(catalog, split_id), kind, chosen)
         done = repeats_in(catalog, "classifiers", run) & repeats_in(catalog, "predictions", run)
