@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ecgstore.record import COLUMNS
 from ecgstore.schema import TABLES
@@ -16,7 +19,7 @@ from ecgstore.warehouse import Warehouse
 from .sources import counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from ecgstore.verify import VerifyResult
@@ -54,7 +57,7 @@ def _texts(column: pa.ChunkedArray) -> list[bytes]:
     if isinstance(one, pa.ListArray) and pa.types.is_primitive(one.type.value_type):
         ends = one.offsets.to_numpy()
         values = one.values.to_numpy(zero_copy_only=False)
-        lists = [values[a:b].tobytes() for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        lists = [values[a:b].tobytes() for a, b in itertools.pairwise(ends)]
         valid = one.is_valid().to_pylist()
         return [data if there else b"null" for data, there in zip(lists, valid, strict=True)]
     return [repr(value).encode() for value in one.to_pylist()]
@@ -68,7 +71,8 @@ def grave(result: VerifyResult) -> list[str]:
 
 def leftovers(result: VerifyResult) -> list[str]:
     """Return what verify found lying about."""
-    return [f"{one.file or one.table}: {one.what}" for one in result.findings]
+    mess = [one for one in result.findings if one.severity == "leftover"]
+    return [f"left: {one.file or one.table}: {one.what}" for one in mess]
 
 
 def examined(root: Path, before: Content | None, after: Content | None) -> list[str]:
@@ -79,13 +83,44 @@ def examined(root: Path, before: Content | None, after: Content | None) -> list[
         before: What had been reported as done; None when that was not even a warehouse.
         after: What the call that was broken off would have made of it; None compares nothing.
     """
-    if not (root / "records" / "_delta_log" / f"{0:020d}.json").exists():
+    if not any((root / "records" / "_delta_log").glob("*.json")):
         return [] if before is None else ["the warehouse is gone"]
     problems = grave(Store(root).verify())
     if problems or after is None:
         return problems
     now = content(root)
     return [*_between(now, before or {}, after), *_halves(now, after)]
+
+
+def traces(root: Path, names: Collection[str]) -> list[str]:
+    """Return the files that hold a name, in their bytes or in their columns."""
+    pattern = re.compile(b"|".join(rb"\b%s\b" % re.escape(name.encode()) for name in names))
+    found = []
+    for path in sorted(root.rglob("*")):
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        texts = b""
+        if path.suffix == ".parquet" and data[-4:] == b"PAR1":
+            columns = [c for c in pq.read_table(path).columns if pa.types.is_string(c.type)]
+            texts = "\n".join(str(v) for c in columns for v in c.unique().to_pylist()).encode()
+        if pattern.search(data) or pattern.search(texts):
+            found.append(str(path.relative_to(root)))
+    return found
+
+
+def erasure(root: Path, patients: Collection[str], *, done: bool) -> list[str]:
+    """Return what is wrong with an erasure that was broken off, or reported as done.
+
+    Until it is done the patient is there still, or a journal says what is to be finished; and
+    once it is, nothing is left.
+    """
+    table = Warehouse(root).table("records").read(["record_id", "patient_id"])
+    there = set(table["patient_id"].to_pylist()) & {*patients}
+    left = traces(root, patients)
+    if (done or not (there or (root / "_erasing.json").exists())) and left:
+        return [f"a patient was erased, and is still in {', '.join(left)}"]
+    return []
 
 
 def _between(now: Content, before: Content, after: Content) -> Iterator[str]:

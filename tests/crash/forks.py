@@ -12,13 +12,12 @@ import select
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Tell = Callable[[object], None] if TYPE_CHECKING else None
+Tell: TypeAlias = Callable[[object], None]
+"""What a child tells its parent with, at once."""
 
 DEADLINE_S = 300.0
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import tempfile
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,21 +12,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ecgstore.errors import UsageError
 from ecgstore.schema import TABLES
 from ecgstore.store import Store
 from ecgstore.warehouse import Warehouse
 
-from .content import Content, content
+from .content import (
+    Content,
+    content,
+    differences,
+    erasure,
+    examined,
+    grave,
+    leftovers,
+    unlike_sources,
+)
 from .forks import forked
-from .sources import write_sources
+from .sources import patient_id, write_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .forks import Tell
 
-_STORAGE = ("ecgstore.ingest", "ecgstore.labels", "ecgstore.verify", "pyarrow.dataset")
-_NETWORK = (*_STORAGE, "ecgstore.models", "ecgstore.embed")
+_STORAGE = ("ecgstore.ingest", "ecgstore.labels", "ecgstore.verify", "ecgstore.gc", "pyarrow.acero")
+_UPKEEP = (*_STORAGE, "ecgstore.compact", "ecgstore.forget")
+_NETWORK = (*_STORAGE, "ecgstore.models", "ecgstore.embed", "scipy.signal")
 _LEARNING = (
     *_STORAGE,
     "ecgstore.split",
@@ -36,6 +47,9 @@ _LEARNING = (
     "sklearn.metrics",
     "sklearn.model_selection",
 )
+
+ERASED = patient_id(1)
+"""The patient that is erased."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,7 @@ class Operation:
         after: The operations that make the warehouse it starts from.
         imports: What it needs in memory before the fork.
         damaged: Whether it starts from a warehouse that cannot be read whole.
+        erased: Patients of whom nothing must be left in the end.
     """
 
     name: str
@@ -55,6 +70,7 @@ class Operation:
     after: tuple[str, ...] = ()
     imports: tuple[str, ...] = _STORAGE
     damaged: bool = False
+    erased: tuple[str, ...] = ()
 
 
 @dataclass
@@ -93,9 +109,38 @@ class Stage:
             call(root, self.sources)
             tell(number)
 
-    def around(self, done: int) -> tuple[Content | None, Content | None]:
-        """Return the contents between which a run was that had returned from `done` calls."""
-        return self.contents[done], self.contents[min(done + 1, len(self.contents) - 1)]
+    def problems(self, root: Path, done: int, *, again: bool = True) -> list[str]:
+        """Return what is wrong with a warehouse in which the operation was broken off.
+
+        Args:
+            root: The warehouse.
+            done: How many calls had returned.
+            again: Run the operation again, and look at what it makes then.
+        """
+        last = len(self.contents) - 1
+        found: list[str] = []
+        try:
+            if not self.operation.damaged:
+                found = examined(root, self.contents[done], self.contents[min(done + 1, last)])
+            if self.operation.erased and not found:
+                found = erasure(root, self.operation.erased, done=done == last)
+            return found or (self._finished(root) if again else [])
+        except Exception:  # noqa: BLE001  what cannot be looked at is a problem, too
+            return [traceback.format_exc()]
+
+    def _finished(self, root: Path) -> list[str]:
+        """Run the operation to its end; it must come to where an undisturbed one does."""
+        self.run(root, lambda _: None)
+        wanted = self.contents[-1]
+        assert wanted is not None
+        result = Store(root).verify()
+        found = [*grave(result), *differences(content(root), wanted), *unlike_sources(root)]
+        if not found and self.operation.erased:
+            found = erasure(root, self.operation.erased, done=True)
+        if not found:
+            Store(root).gc(grace_s=0)
+            found = leftovers(Store(root).verify())
+        return [f"run again: {one}" for one in found]
 
 
 def staged(name: str, scratch: Path) -> Stage:
@@ -105,7 +150,7 @@ def staged(name: str, scratch: Path) -> Stage:
     sources = home / "sources"
     write_sources(sources)
     operation = OPERATIONS[name]
-    stage = Stage(operation, home, sources, home / "base")
+    stage = Stage(operation, home, sources, home / "base" / "warehouse")
 
     def make(_: Tell) -> None:
         for one in operation.after:
@@ -183,6 +228,43 @@ def _append(root: Path, number: int) -> None:
     Warehouse(root).append("labels", pa.table(rows), command="test")
 
 
+def _scatter(root: Path, _: Path) -> None:
+    """Commit small shards."""
+    for number in range(3):
+        _append(root, number)
+
+
+def _stray(root: Path, _: Path) -> None:
+    """Commit a row without a record."""
+    rows = {"record_id": ["ds/nobody"], "task": ["ACS"], "label": [1.0]}
+    Warehouse(root).append("labels", pa.table(rows), command="test")
+
+
+def _litter(root: Path, _: Path) -> None:
+    """Leave what killed commands leave, and what versions let go have left."""
+    Store(root).compact(retention_days=0)
+    (root / "records" / "_delta_log" / f".{0:020d}.json.{0:032x}.tmp").write_bytes(b"draft")
+    staging = root / "waveforms" / "_staging" / f"{0:032x}"
+    staging.mkdir(parents=True)
+    (staging / f"{0:032x}.tmp").write_bytes(b"half a shard")
+
+
+def _compact(root: Path, _: Path) -> None:
+    Store(root).compact(retention_days=0)
+
+
+def _forget(root: Path, _: Path) -> None:
+    try:
+        Store(root).forget([ERASED], yes=True)
+    except UsageError as error:
+        if "is in the warehouse" not in error.message:  # there is nothing left to erase
+            raise
+
+
+def _collect(root: Path, _: Path) -> None:
+    Store(root).gc(grace_s=0)
+
+
 def _tear(root: Path, _: Path) -> None:
     """Cut the newest log file of one table and flip a bit in a shard of another."""
     log = max((root / "labels" / "_delta_log").glob("*.json"))
@@ -219,16 +301,24 @@ _ALL = [
         after=(*_FILLED, "tear"),
         damaged=True,
     ),
+    Operation("compact", (_compact,), after=(*_FILLED, "scatter", "stray"), imports=_UPKEEP),
+    Operation(
+        "forget",
+        (_forget,),
+        after=(*_FILLED, "scatter", "vectors"),
+        imports=_UPKEEP,
+        erased=(ERASED,),
+    ),
+    Operation("gc", (_collect,), after=(*_FILLED, "scatter", "litter"), imports=_UPKEEP),
 ]
 _SCENERY = {
     "crowd": Operation("crowd", (_crowd,)),
     "tear": Operation("tear", (_tear,)),
+    "scatter": Operation("scatter", (_scatter,)),
+    "stray": Operation("stray", (_stray,)),
+    "litter": Operation("litter", (_litter,)),
     "vectors": Operation("vectors", (_vectors,)),
 }
-
-
-def _has(module: str) -> bool:
-    return importlib.util.find_spec(f"ecgstore.{module}") is not None
 
 
 OPERATIONS = {one.name: one for one in _ALL}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ecgstore.record import LEADS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SAMPLES, RATE_HZ = 1000, 100
 PATIENTS = 6
@@ -31,14 +34,19 @@ def write_sources(home: Path) -> None:
         for number, name in enumerate([*names(), _BROKEN]):
             patient = (number // VISITS + turn * (number == 0)) % PATIENTS
             label = int(patient % 2 == 0) ^ (turn & (number > PATIENTS * VISITS - VISITS))
-            lines.append(f"ds/{name},{label},p{patient}")
-        lines.append("ds/nobody,1,p0")
+            lines.append(f"ds/{name},{label},{patient_id(patient)}")
+        lines.append(f"ds/nobody,1,{patient_id(0)}")
         (home / f"{table}.csv").write_text("\n".join(lines) + "\n")
 
 
 def names() -> list[str]:
     """Return the names of the records that can be read in ``second`` but one."""
     return [f"r{number:02d}" for number in range(PATIENTS * VISITS)]
+
+
+def patient_id(number: int) -> str:
+    """Return an id long enough not to occur in other bytes by chance."""
+    return f"patient-{number:04d}"
 
 
 def counts(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
@@ -48,7 +56,9 @@ def counts(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
     return noise.cumsum(axis=1).clip(-20_000, 20_000).astype(np.int16)
 
 
-def _write(folder: Path, name: str, digital: np.ndarray[tuple[int, ...], np.dtype[np.int16]]) -> None:
+def _write(
+    folder: Path, name: str, digital: np.ndarray[tuple[int, ...], np.dtype[np.int16]]
+) -> None:
     lines = [f"{name} {len(digital)} {RATE_HZ} {digital.shape[1]}"]
     for lead, samples in zip(LEADS, digital, strict=True):
         total = int(samples.sum(dtype=np.int64)) & 0xFFFF
