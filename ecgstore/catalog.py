@@ -78,13 +78,14 @@ class Catalog:
     Args:
         relations: Shards and columns of each table, from ``Warehouse.relations()``.
         threads: Threads DuckDB uses; see ``settings.threads``.
-        memory_limit: Memory it may use, such as ``4GB``; None leaves it to DuckDB.
+        memory_limit: Memory it may use before it writes to disk; see ``settings.memory_limit``.
 
     Attributes:
         connection: The DuckDB connection, for what is not wrapped here.
+        relations: Shards and columns of every table.
 
     Raises:
-        WarehouseError: A shard is missing or damaged.
+        WarehouseError: A shard is missing.
 
     Example:
         >>> with Catalog({}) as catalog:
@@ -102,14 +103,16 @@ class Catalog:
         config: dict[str, str | bool | int | float | list[str]] = {
             "threads": settings.threads(threads),
             "autoinstall_known_extensions": False,
+            "memory_limit": settings.memory_limit(memory_limit),
             "temp_directory": str(Path(tempfile.gettempdir()) / f"ecgstore-{uuid.uuid4().hex}"),
         }
-        if memory_limit is not None:
-            config["memory_limit"] = memory_limit
+        nothing: dict[str, tuple[list[Path], pa.Schema]]
+        nothing = {name: ([], table.arrow) for name, table in TABLES.items()}
+        self.relations = nothing | dict(relations)
         self.connection = duckdb.connect(config=config)
         self._script: list[str] = []
         try:
-            self._define(relations)
+            self._define()
         except duckdb.Error as error:
             self.close()
             raise _unreadable(relations, error) from error
@@ -224,14 +227,11 @@ class Catalog:
     ) -> None:
         self.close()
 
-    def _define(self, relations: Mapping[str, tuple[list[Path], pa.Schema]]) -> None:
-        missing = {name: table.arrow for name, table in TABLES.items() if name not in relations}
+    def _define(self) -> None:
         for statement in _SETTINGS:
             self._run(statement)
-        for name, schema in missing.items():
-            self._run(f"create or replace view {quote(name)} as\n{self._select([], schema)}")
-        for name, (files, schema) in relations.items():
-            self._run(f"create or replace view {quote(name)} as\n{self._select(files, schema)}")
+        for name, (files, schema) in self.relations.items():
+            self._run(f"create or replace view {quote(name)} as\n{_select(files, schema)}")
         for path in (_home() / "macros.sql", *sorted((_home() / "views").glob("*.sql"))):
             for parsed in self.connection.extract_statements(path.read_text("utf-8")):
                 self._run(parsed.query.strip())
@@ -245,16 +245,6 @@ class Catalog:
     def _run(self, statement: str) -> None:
         self.connection.execute(statement)
         self._script.append(statement)
-
-    def _select(self, files: list[Path], schema: pa.Schema) -> str:
-        """Select the columns of a schema; those that no shard has are NULL."""
-        source, present = "", set()
-        if files:
-            paths = ",\n    ".join(_literal(str(path)) for path in files)
-            source = f"\nfrom read_parquet([\n    {paths}\n], union_by_name = true)"
-            present = set(self.connection.sql(f"select *{source}").columns)
-        columns = ",\n    ".join(_column(one, stored=one.name in present) for one in schema)
-        return f"select\n    {columns}{source or chr(10) + 'where false'}"
 
 
 class _Refusals:
@@ -273,6 +263,8 @@ class _Refusals:
             first, *others = str(error).splitlines() or [type(error).__name__]
             more = others[0].strip() if others else ""
             hint = more if more and not more.startswith("LINE ") else None
+            if isinstance(error, duckdb.OutOfMemoryException):
+                hint = "Give DuckDB more memory with ECGSTORE_MEMORY, or ask for less at once."
             raise QueryError(first, hint=hint) from error
 
 
@@ -312,17 +304,40 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _column(column: pa.Field, *, stored: bool) -> str:
-    name = quote(column.name)
-    if not stored:
-        return f"null::{_duckdb_type(column.type)} as {name}"
+def _select(files: Sequence[Path], schema: pa.Schema) -> str:
+    """Return the SQL that selects the columns of a schema; where a shard has none it is NULL.
+
+    The types are told, so no shard is opened to find them out, and a column that came later is
+    found whichever shards have it.
+    """
+    if not files:
+        columns = ",\n    ".join(f"null::{_type(one.type)} as {quote(one.name)}" for one in schema)
+        return f"select\n    {columns}\nwhere false"
+    columns = ",\n    ".join(map(_column, schema))
+    paths = ",\n    ".join(_literal(str(path)) for path in files)
+    types = ",\n    ".join(map(_typed, schema))
+    return (
+        f"select\n    {columns}\nfrom read_parquet([\n    {paths}\n], "
+        f"schema = map {{\n    {types}\n}})"
+    )
+
+
+def _column(column: pa.Field) -> str:
     # times become plain UTC: DuckDB cannot hand times with a zone to Python without pytz
+    name = quote(column.name)
     return f"{name} at time zone 'UTC' as {name}" if column.type == _TIME else name
 
 
-def _duckdb_type(kind: pa.DataType) -> str:
+def _typed(column: pa.Field) -> str:
+    name, zone = _literal(column.name), " with time zone" if column.type == _TIME else ""
+    kind = _literal(_type(column.type) + zone)
+    return f"{name}: {{name: {name}, type: {kind}, default_value: null}}"
+
+
+def _type(kind: pa.DataType) -> str:
+    """Return the type of a column of a view."""
     if pa.types.is_list(kind):
-        return f"{_duckdb_type(kind.value_type)}[]"
+        return f"{_type(kind.value_type)}[]"
     return _TYPES[kind]
 
 

@@ -1,184 +1,72 @@
-"""SQL over a warehouse: views, macros, named queries, and what is refused."""
+"""Views over the shards of a warehouse: what they show, what is refused, what memory they take."""
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
+import tempfile
+from datetime import datetime
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from ecgstore.catalog import Catalog, init_script, queries, quote
-from ecgstore.errors import QueryError, UnknownNameError, WarehouseError
-from ecgstore.record import COLUMNS, LEADS
+from ecgstore import settings
+from ecgstore.catalog import Catalog, quote
+from ecgstore.errors import QueryError, UsageError, WarehouseError
 from ecgstore.schema import TABLES
 from ecgstore.shards import write_shards
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 START = datetime(2020, 1, 1, 8)  # UTC, as the views give it
-VECTORS = {
-    "ecgfm": {"a/1": [0, 5], "a/2": [2, 5], "a/3": [4, 5], "b/1": [8, 7]},
-    "stmem": {"a/1": [1, 0, 0], "a/2": [1, 1, 0], "a/3": [0, 1, 0], "b/1": [0, 0, 2]},
-}
-
-
-def member(model: str) -> dict[str, str]:
-    return {"model": model, "version": "v1", "pooling": "mean"}
-
-
-def tables() -> dict[str, list[dict[str, Any]]]:
-    """Return a warehouse of four records whose every figure can be checked by hand."""
-    ids = ["a/1", "a/2", "a/3", "b/1"]
-    records: list[dict[str, Any]] = [
-        {
-            "record_id": record_id,
-            "patient_id": patient,
-            "dataset": record_id[0],
-            "recorded_at": START + timedelta(days=10 * i),
-            "rate_hz": 500.0,
-            "n_samples": 5000,
-            "leads": list(LEADS[: 11 if record_id == "a/3" else 12]),
-            "age": age,
-            "sex": sex,
-            "quality": ["quantised"] if record_id == "b/1" else [],
-        }
-        for i, (record_id, patient, age, sex) in enumerate(
-            zip(ids, ["p1", "p1", "p2", "p3"], [61, 69, 71, 35], SEXES, strict=True)
-        )
-    ]
-    truth = {"MI": dict(zip(ids, [1, 0, 1, 0], strict=True)), "NORM": {"b/1": 1}}
-    truth["MI"]["gone/1"] = 1  # a label without a record, as a killed ingest leaves it
-    waves = [
-        {
-            "record_id": record_id,
-            "gain": [100.0] * 11 + [200.0],
-            "baseline": [50] * 12,
-            **{c: [0, 100 * (n + 1), -32768] for c in COLUMNS[: len(records[n]["leads"])]},
-        }
-        for n, record_id in enumerate(ids)
-    ]
-    predictions = [
-        {
-            "run_id": run,
-            "repeat": 0,
-            "record_id": record_id,
-            "split": "test",
-            "score": score,
-            "label": 1.0,
-        }
-        for run, scores in {"r1": [0.9, 0.2, 0.8, 0.1], "r2": [0.7, 0.6, 0.9, 0.4]}.items()
-        for record_id, score in zip(ids, scores, strict=True)
-    ]
-    scores = [
-        {
-            "run_id": run,
-            "repeat": repeat,
-            "metric": metric,
-            "at": START + timedelta(hours=int(run[1])),
-            "features": features,
-            "task": "MI",
-            "split_id": "s",
-            "classifier": "xgboost",
-            "value": value + 0.1 * repeat,
-        }
-        for run, features, auroc, aucpr in [("r1", "ecgfm", 0.7, 0.4), ("r2", "fusion", 0.8, 0.5)]
-        for metric, value in [("AUROC", auroc), ("AUCPR", aucpr)]
-        for repeat in range(2)
-    ]
-    return {
-        "records": records,
-        "waveforms": waves,
-        "labels": [
-            {"record_id": record_id, "task": task, "label": float(label)}
-            for task, labels in truth.items()
-            for record_id, label in labels.items()
-        ],
-        "embeddings": [
-            {"record_id": record_id, **member(model), "dim": len(vector), "embedding": vector}
-            for model, vectors in VECTORS.items()
-            for record_id, vector in vectors.items()
-        ],
-        "models": [{**member("ecgfm"), "precision": "fp32", "source": "untrained"}],
-        "splits": [
-            {
-                "split_id": "s",
-                "repeat": 0,
-                "record_id": record_id,
-                "split": "test" if record_id == "b/1" else "train",
-            }
-            for record_id in ids
-        ],
-        "norm_stats": [
-            {"split_id": "s", "repeat": 0, **member("ecgfm"), "mn": [0, 5], "mx": [4, 5]},
-            {"split_id": "s", "repeat": 0, **member("stmem"), "mn": [0, 0, 0], "mx": [1, 1, 0]},
-        ],
-        "predictions": predictions,
-        "scores": scores,
-        "rejects": [
-            {"source_uri": f"{i}.hea", "reason": reason, "reader": "wfdb", "at": START}
-            for i, reason in enumerate(["truncated", "checksum", "truncated"])
-        ],
-    }
-
-
 Relations = dict[str, tuple[list[Path], pa.Schema]]
-
-
-SEXES = ("male", "male", "female", "female")
 
 
 @pytest.fixture(scope="module")
 def relations(tmp_path_factory: pytest.TempPathFactory) -> Relations:
-    root = tmp_path_factory.mktemp("catalog's")  # a quote in the path, to be escaped
-    found: Relations = {name: ([], schema.arrow) for name, schema in TABLES.items()}
-    for name, rows in tables().items():
+    """Return three records and their labels, in two shards a table."""
+    root = tmp_path_factory.mktemp("catalog")
+    ids, sexes = ["a/1", "a/2", "b/1"], ["male", "female", "female"]
+    rows: dict[str, list[dict[str, Any]]] = {
+        "records": [
+            {"record_id": one, "age": 30.0 + 10 * i, "sex": sexes[i], "recorded_at": START}
+            for i, one in enumerate(ids)
+        ],
+        "labels": [{"record_id": one, "task": "MI", "label": 1.0} for one in ids],
+        "waveforms": [{"record_id": one, "i": [1, 200, -32768]} for one in ids],
+    }
+    found: Relations = {}
+    for name, table in rows.items():
         (root / name).mkdir()
-        half = max(1, len(rows) // 2)
-        for part in (rows[:half], rows[half:]):
-            table = pa.Table.from_pylist(part, schema=TABLES[name].arrow)
-            shards = write_shards(root / name, TABLES[name], table)
-            found[name][0].extend(shard.path for shard in shards)
+        schema = TABLES[name]
+        shards = [
+            shard
+            for part in (table[:2], table[2:])
+            for shard in write_shards(
+                root / name, schema, pa.Table.from_pylist(part, schema=schema.arrow)
+            )
+        ]
+        found[name] = [shard.path for shard in shards], schema.arrow
     return found
 
 
 @pytest.fixture(scope="module")
-def catalog(relations: Relations) -> Any:
+def catalog(relations: Relations) -> Iterator[Catalog]:
     with Catalog(relations) as opened:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def empty() -> Any:
-    with Catalog({}) as opened:
-        yield opened
+def labels(path: Path, **columns: list[Any]) -> Path:
+    """Write a shard of labels as another layout had it."""
+    pq.write_table(pa.table(columns), path)
+    return path
 
 
-@pytest.fixture(scope="module")
-def bare(relations: Relations) -> Any:
-    with duckdb.connect() as connection:
-        connection.execute(init_script(relations))
-        yield connection
-
-
-def types_of(schema: pa.Schema) -> dict[str, str]:
-    return {field.name: re.sub(r"<\w+: ", "<", str(field.type)) for field in schema}
-
-
-def test_an_empty_table_has_the_types_of_a_filled_one(catalog: Catalog, empty: Catalog) -> None:
-    for name in TABLES:
-        text = f"from {quote(name)}"
-        nothing, filled = empty.table(text), catalog.table(text)
-        assert types_of(nothing.schema) == types_of(filled.schema)
-        assert nothing.column_names == TABLES[name].arrow.names
-        assert nothing.num_rows == 0
-
-
-def test_a_view_holds_every_shard_of_its_table(catalog: Catalog) -> None:
-    for name, rows in tables().items():
-        assert catalog.sql(f"select count(*) from {name}").fetchall() == [(len(rows),)]
+# --- views
 
 
 def test_times_are_utc_whatever_the_session(relations: Relations) -> None:
@@ -193,29 +81,50 @@ def test_a_column_that_no_shard_has_reads_as_null(relations: Relations) -> None:
     wider = schema.append(pa.field("annotator", pa.list_(pa.string())))
     with Catalog({"labels": (files, wider)}) as catalog:
         rows = catalog.table("select annotator from labels")
-        assert rows["annotator"].null_count == rows.num_rows == 6
+        assert rows["annotator"].null_count == rows.num_rows == 3
         assert catalog.sql("from labels").columns[-1] == "annotator"
 
 
-def test_a_column_that_some_shards_have_is_found(relations: Relations, tmp_path: Path) -> None:
-    files, schema = relations["labels"]
-    wider = schema.append(pa.field("annotator", pa.string()))
-    later = pa.table({**{n: ["z"] for n in ("record_id", "task")}, "annotator": ["X"]})
-    path = tmp_path / "later.parquet"
-    pa.parquet.write_table(later, path)
-    with Catalog({"labels": ([*files, path], wider)}) as catalog:
-        text = "select annotator, label from labels where record_id = 'z'"
-        assert catalog.sql(text).fetchall() == [("X", None)]
-        assert catalog.sql("select count(*) from labels where annotator is null").fetchone() == (6,)
+def test_a_column_that_came_later_is_found_in_whatever_order(tmp_path: Path) -> None:
+    schema = TABLES["labels"].arrow.append(pa.field("signed", pa.timestamp("us", tz="UTC")))
+    signed = pa.array([START], pa.timestamp("us", tz="UTC"))
+    shards = [
+        labels(tmp_path / "1.parquet", record_id=["x"], task=["T"], label=[1.0]),
+        labels(tmp_path / "2.parquet", signed=signed, record_id=["y"], task=["T"]),
+        labels(tmp_path / "3.parquet", task=["T"], gone=["no column of ours"], record_id=["z"]),
+    ]
+    for order in permutations(shards):
+        with Catalog({"labels": (list(order), schema)}) as catalog:
+            text = "select record_id, label, signed from labels order by record_id"
+            wanted = [("x", 1.0, None), ("y", None, START), ("z", None, None)]
+            assert catalog.sql(text).fetchall() == wanted
+            assert catalog.sql("from labels").columns == schema.names
 
 
-def test_a_missing_or_damaged_shard_is_a_warehouse_error(tmp_path: Path) -> None:
+def test_a_missing_shard_is_a_warehouse_error(tmp_path: Path) -> None:
+    with pytest.raises(WarehouseError, match="could not be opened") as caught:
+        Catalog({"labels": ([tmp_path / "gone.parquet"], TABLES["labels"].arrow)})
+    assert "\n" not in caught.value.message
+
+
+def test_a_shard_that_is_no_parquet_is_a_query_error(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes(b"PAR1 no")
-    for path in (tmp_path / "gone.parquet", damaged):
-        with pytest.raises(WarehouseError, match="could not be opened") as caught:
-            Catalog({"labels": ([path], TABLES["labels"].arrow)})
-        assert "\n" not in caught.value.message
+    with Catalog({"labels": ([damaged], TABLES["labels"].arrow)}) as catalog:
+        with pytest.raises(QueryError, match=r"damaged\.parquet"):
+            catalog.table("from labels")
+        assert catalog.table("from records").num_rows == 0
+
+
+def test_a_catalog_keeps_the_version_it_was_opened_with(relations: Relations) -> None:
+    files, schema = relations["labels"]
+    with (
+        Catalog({"labels": (files[:1], schema)}) as early,
+        Catalog({"labels": (files, schema)}) as now,
+    ):
+        count = "select count(*) from labels"
+        assert early.sql(count).fetchone() == (2,)
+        assert now.sql(count).fetchone() == (3,)
 
 
 # --- ad-hoc SQL
@@ -223,7 +132,7 @@ def test_a_missing_or_damaged_shard_is_a_warehouse_error(tmp_path: Path) -> None
 
 def test_parameters_by_name_and_by_place(catalog: Catalog) -> None:
     text = "select record_id from records where sex = $sex and age > $age"
-    assert catalog.sql(text, {"sex": "female", "age": 40}).fetchall() == [("a/3",)]
+    assert catalog.sql(text, {"sex": "female", "age": 40}).fetchall() == [("b/1",)]
     assert catalog.table("select ? + 1 as n", [2]).to_pylist() == [{"n": 3}]
 
 
@@ -260,16 +169,14 @@ def test_a_statement_without_rows_gives_an_empty_relation(relations: Relations) 
         assert catalog.sql("from mine").fetchall() == [(1,)]
 
 
-def test_nothing_is_fetched_from_the_network_and_limits_hold(relations: Relations) -> None:
-    with Catalog(relations, threads=1, memory_limit="300MB") as catalog:
+def test_nothing_is_fetched_from_the_network_and_threads_hold(relations: Relations) -> None:
+    with Catalog(relations, threads=1) as catalog:
         text = "select current_setting($name)"
         setting = {
             name: catalog.sql(text, {"name": name}).fetchall()[0][0]
-            for name in ("threads", "memory_limit", "autoinstall_known_extensions")
+            for name in ("threads", "autoinstall_known_extensions")
         }
-    assert setting["threads"] == 1
-    assert setting["memory_limit"] == "286.1 MiB"
-    assert setting["autoinstall_known_extensions"] is False
+    assert setting == {"threads": 1, "autoinstall_known_extensions": False}
 
 
 def test_an_identifier_cannot_leave_its_quotes(catalog: Catalog) -> None:
@@ -277,246 +184,97 @@ def test_an_identifier_cannot_leave_its_quotes(catalog: Catalog) -> None:
     assert catalog.sql(f"select 1 as {quote(name)}").columns == [name]
 
 
-# --- macros
+# --- memory
+
+RECORDS, DIM = 30_000, 256  # 31 MB
 
 
-def test_minmax01_equals_numpy_bit_for_bit(catalog: Catalog) -> None:
-    rng = np.random.default_rng(3)
-    x, lo = rng.normal(size=(2, 50)).astype(np.float32)
-    hi = lo + rng.uniform(-0.5, 1, size=50).astype(np.float32)
-    text = "select minmax01($x::float[], $lo::float[], $hi::float[])"
-    ((scaled,),) = catalog.sql(
-        text, {"x": x.tolist(), "lo": lo.tolist(), "hi": hi.tolist()}
-    ).fetchall()
-    span = np.where(hi > lo, hi - lo, np.float32(1))
-    np.testing.assert_array_equal(np.float32(scaled), np.where(hi > lo, (x - lo) / span, 0))
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Relations:
+    """Return embeddings larger than the memory limit."""
+    x = np.random.default_rng(0).standard_normal(RECORDS * DIM, dtype=np.float32)
+    ends = pa.array(np.arange(RECORDS + 1, dtype=np.int32) * DIM)
+    columns = {
+        "record_id": pa.array([f"a/{i:05d}" for i in range(RECORDS)]),
+        **dict.fromkeys(("model", "version", "pooling"), pa.array(["m"] * RECORDS)),
+        "dim": pa.array([DIM] * RECORDS, pa.int32()),
+        "embedding": pa.ListArray.from_arrays(ends, pa.array(x)),
+    }
+    path = tmp_path_factory.mktemp("vectors") / "shard.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=2048)
+    return {"embeddings": ([path], TABLES["embeddings"].arrow)}
 
 
-def test_cosine(catalog: Catalog) -> None:
-    text = "select cosine([3, 4]::float[], [4, 3]::float[]), cosine([1, 0, 0], [-2, 0, 0])"
-    ((one, other),) = catalog.sql(text).fetchall()
-    assert one == pytest.approx(0.96)
-    assert other == -1
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
 
 
-def test_millivolts_leave_lost_samples_out(catalog: Catalog) -> None:
-    text = "select mv(v6, gain[12], baseline[12]) from waveforms where record_id = 'a/2'"
-    assert catalog.sql(text).fetchall() == [([-0.25, 0.75, None],)]
-    text = "select record_id, list_max(mv) from lead_mv('V6') order by record_id"
-    assert catalog.sql(text).fetchall() == [
-        ("a/1", 0.25),
-        ("a/2", 0.75),
-        ("a/3", None),
-        ("b/1", 1.75),
-    ]
-    assert catalog.sql("select mv([32767]::smallint[], 1, -32768)").fetchall() == [([65535.0],)]
-    assert catalog.sql("select lead_index('aVR'), lead_index('x')").fetchall() == [(4, None)]
+def test_what_exceeds_the_memory_goes_to_disk_and_leaves_nothing(
+    vectors: Relations, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECGSTORE_MEMORY", "48MB")  # sorting and its result take twice that
+    with Catalog(vectors, threads=1) as catalog:
+        catalog.sql(
+            "create table sorted as select unnest(embedding) as v from embeddings order by v"
+        )
+        spilled = [path for path in scratch.rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in spilled) > 1_000_000
+        got = catalog.table("select v from sorted")["v"].to_numpy()
+    plain = pq.read_table(vectors["embeddings"][0][0], columns=["embedding"])["embedding"]
+    assert np.array_equal(got, np.sort(plain.combine_chunks().values.to_numpy()))
+    assert not list(scratch.iterdir())
 
 
-def test_embedding_and_scaled(catalog: Catalog) -> None:
-    text = "select record_id, embedding from embedding('ecgfm') order by record_id limit 1"
-    assert catalog.sql(text).fetchall() == [("a/1", [0.0, 5.0])]
-    text = "from scaled('ecgfm', 'v1', 'mean', 's', 0) order by record_id"
-    assert catalog.sql(text).fetchall() == [
-        ("a/1", "train", [0.0, 0.0]),
-        ("a/2", "train", [0.5, 0.0]),
-        ("a/3", "train", [1.0, 0.0]),
-        ("b/1", "test", [2.0, 0.0]),  # outside 0..1, and a dimension without spread
-    ]
+def test_what_cannot_go_to_disk_says_how_to_get_more_memory(
+    vectors: Relations, scratch: Path
+) -> None:
+    with Catalog(vectors, threads=1, memory_limit="24MB") as catalog:
+        with pytest.raises(QueryError, match="Out of Memory Error") as caught:
+            catalog.table("select list(embedding) as everything from embeddings")
+        assert "ECGSTORE_MEMORY" in str(caught.value.hint)
+        assert catalog.sql("select count(*) from embeddings").fetchone() == (RECORDS,)
+    assert not list(scratch.iterdir())
 
 
-# --- named queries
+def test_the_memory_is_the_argument_the_environment_or_a_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ECGSTORE_MEMORY", raising=False)
+    assert settings.memory_limit() == f"{int(0.6 * settings.usable_memory()) >> 20}MiB"
+    monkeypatch.setenv("ECGSTORE_MEMORY", "1.5 GiB")
+    assert settings.memory_limit() == "1.5 GiB"
+    assert settings.memory_limit("300MB") == "300MB"
+    with Catalog({}, memory_limit="300MB") as catalog:
+        held = catalog.sql("select current_setting('memory_limit')").fetchone()
+    assert held == ("286.1 MiB",)
+    for amount in ("lots", "4", "80%", "-1GB", "4GB; drop"):
+        monkeypatch.setenv("ECGSTORE_MEMORY", amount)
+        with pytest.raises(UsageError, match="is no amount of memory") as caught:
+            Catalog({})
+        assert "ECGSTORE_MEMORY" in str(caught.value.hint)
 
-_R1, _R2 = START + timedelta(hours=1), START + timedelta(hours=2)
-_HALF = pytest.approx(0.05 * 2**0.5)  # sample standard deviation of two values 0.1 apart
-_SWINGS = [1.0, 2.0, 3.0, 4.0]
 
-EXPECTED: dict[str, tuple[dict[str, str], list[tuple[Any, ...]]]] = {
-    "cohort_summary": (
-        {},
-        [
-            (
-                *("a", 3, 2, 67.0, pytest.approx(28**0.5), pytest.approx(1 / 3), 500.0, 10.0),
-                *(START, START + timedelta(days=20)),
-            ),
-            ("b", 1, 1, 35.0, None, 1.0, 500.0, 10.0, *[START + timedelta(days=30)] * 2),
-        ],
-    ),
-    "embedding_coverage": (
-        {},
-        [
-            ("ecgfm", "v1", "mean", 2, 4, 4, 1.0, "fp32", "untrained"),
-            ("stmem", "v1", "mean", 3, 4, 4, 1.0, None, None),
-        ],
-    ),
-    "fuse": (
-        {"model_a": "ecgfm", "model_b": "stmem", "split_id": "s", "repeat": "0"},
-        [
-            ("a/1", "train", [0.0, 0.0, 1.0, 0.0, 0.0]),
-            ("a/2", "train", [0.5, 0.0, 1.0, 1.0, 0.0]),
-            ("a/3", "train", [1.0, 0.0, 0.0, 1.0, 0.0]),
-            ("b/1", "test", [2.0, 0.0, 0.0, 0.0, 0.0]),
-        ],
-    ),
-    "label_prevalence": (
-        {"task": "MI"},
-        [("female", 30, 1, 0, 0.0), ("female", 70, 1, 1, 1.0), ("male", 60, 2, 1, 0.5)],
-    ),
-    "lead_amplitudes": (
-        {},
-        [(lead, 4, pytest.approx(1.03), 2.5, pytest.approx(3.97), 0, 4) for lead in COLUMNS[:11]]
-        + [("v6", 3, pytest.approx(0.51), 1.0, pytest.approx(1.98), 0, 3)],
-    ),
-    "missing_leads": (
-        {},
-        [
-            *[
-                ("a", lead, 3, int(lead == "V6"), pytest.approx((lead == "V6") / 3))
-                for lead in LEADS
-            ],
-            *[("b", lead, 1, 0, 0.0) for lead in LEADS],
-        ],
-    ),
-    "nearest_neighbours": (
-        {"record_id": "a/1", "model": "stmem", "k": "2"},
-        [
-            ("a/2", pytest.approx(0.5**0.5), "stmem", "v1", "mean", "a", 69.0, "male"),
-            ("a/3", 0.0, "stmem", "v1", "mean", "a", 71.0, "female"),
-        ],
-    ),
-    "norm_stats": (
-        {"model": "stmem"},
-        [("s", 0, "stmem", "v1", "mean", [0.0, 0.0, 0.0], [1.0, 1.0, 0.0], 3)],
-    ),
-    "prediction_agreement": (
-        {"run_a": "r1", "run_b": "r2"},
-        [
-            ("r1", "r2", 0, 4, pytest.approx(0.8237, abs=1e-4), 0.75, pytest.approx(0.5)),
-        ],
-    ),
-    "quality_flags": ({}, [("b", "quantised", 1)]),
-    "rejects_by_reason": (
-        {},
-        [("truncated", "wfdb", 2, START, "0.hea"), ("checksum", "wfdb", 1, START, "1.hea")],
-    ),
-    "repeat_patients": (
-        {},
-        [("a", "p1", 2, START, START + timedelta(days=10), 10, ["a/1", "a/2"])],
-    ),
-    "scores": (
-        {"task": "MI"},
-        [
-            ("MI", "s", "fusion", "xgboost", 2, 0.85, _HALF, 0.55, _HALF, "r2", _R2),
-            ("MI", "s", "ecgfm", "xgboost", 2, 0.75, _HALF, 0.45, _HALF, "r1", _R1),
-        ],
-    ),
-    "tasks": ({}, [("MI", 4, 2, 0.5), ("NORM", 1, 1, 1.0)]),
+GROUPS = {
+    "a group of version 2": ("0::/slice/job", {"slice/memory.max": 5, "slice/job/memory.max": 7}),
+    "no limit in the group": ("0::/job", {"job/memory.max": "max", "memory.max": 5}),
+    "a group of version 1": ("4:cpu,memory:/job", {"memory/job/memory.limit_in_bytes": 5}),
+    "hidden by a container": ("4:memory:/docker/1", {"memory/memory.limit_in_bytes": 5}),
+    "both versions": ("1:cpu:/\n0::/\n3:memory:/", {"memory/memory.limit_in_bytes": 5}),
 }
 
 
-def test_every_query_is_tested() -> None:
-    assert set(EXPECTED) == set(queries())
-    assert len(EXPECTED) >= 8
-
-
-@pytest.mark.parametrize("name", sorted(queries()))
-def test_a_query_runs_on_an_empty_warehouse(empty: Catalog, name: str) -> None:
-    assert empty.query(name).fetchall() == []
-
-
-@pytest.mark.parametrize("name", sorted(queries()))
-def test_a_query_answers(catalog: Catalog, name: str) -> None:
-    parameters, rows = EXPECTED[name]
-    assert catalog.query(name, parameters).fetchall() == [
-        tuple(pytest.approx(v) if isinstance(v, float) else v for v in row) for row in rows
-    ]
-
-
-@pytest.mark.parametrize("name", sorted(queries()))
-def test_a_query_answers_the_same_in_a_bare_duckdb(
-    catalog: Catalog, bare: duckdb.DuckDBPyConnection, name: str
-) -> None:
-    parameters, _ = EXPECTED[name]
-    for parameter in queries()[name].parameters:
-        bare.execute(f"reset variable {parameter}")
-    for parameter, value in parameters.items():
-        typed = int(value) if value.isdigit() else value  # as one would write it by hand
-        bare.execute(f"set variable {parameter} = ?", [typed])
-    rows = bare.sql(queries()[name].text).fetchall()
-    assert rows == catalog.query(name, parameters).fetchall()
-
-
-def test_parameters_do_not_outlive_their_call(catalog: Catalog) -> None:
-    two = catalog.query("nearest_neighbours", {"k": "2", "model": "stmem"})
-    all_of_them = catalog.query("nearest_neighbours")
-    assert len(two.fetchall()) == 2
-    assert [row[:1] for row in all_of_them.fetchall()] == [("a/2",), ("a/3",), ("b/1",)]
-    assert len(catalog.query("tasks", {"min_positive": "2"}).fetchall()) == 1
-    assert len(catalog.query("tasks").fetchall()) == 2
-
-
-def test_unknown_queries_parameters_and_values_are_refused(catalog: Catalog) -> None:
-    with pytest.raises(UnknownNameError, match="Unknown query 'nearest'"):
-        catalog.query("nearest")
-    with pytest.raises(UnknownNameError, match="Unknown parameter 'tsk'") as caught:
-        catalog.query("label_prevalence", {"tsk": "MI"})
-    assert caught.value.near == ("task",)
-    with pytest.raises(QueryError, match="Conversion Error"):
-        catalog.query("nearest_neighbours", {"k": "many"})
-    hostile = "MI'; drop view records; --"
-    assert catalog.query("label_prevalence", {"task": hostile}).fetchall() == []
-    assert catalog.sql("select count(*) from records").fetchone() == (4,)
-
-
-SQL_FILES = sorted((Path(__file__).resolve().parent.parent / "sql").rglob("*.sql"))
-KEYWORDS = re.compile(r"\b(SELECT|FROM|WHERE|JOIN|GROUP|ORDER|BY|WITH|AND|CASE|WHEN|CREATE|AS)\b")
-
-
-@pytest.mark.parametrize("path", SQL_FILES, ids=lambda path: path.stem)
-def test_sql_files_keep_the_house_style(path: Path) -> None:
-    text = path.read_text()
-    code = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
-    assert text.startswith("-- ")
-    assert not KEYWORDS.search(code)
-    assert "select *" not in code
-    assert max(map(len, text.splitlines())) <= 100
-    if path.parent.name == "views":
-        assert f"create or replace view {path.stem} as" in code
-
-
-@pytest.mark.parametrize("name", sorted(queries()))
-def test_a_query_documents_exactly_what_it_takes(name: str) -> None:
-    query = queries()[name]
-    assert query.summary.endswith(".")
-    assert "order by" in query.text.rsplit("\nselect", 1)[1]
-    used = set(re.findall(r"getvariable\('(\w+)'\)", query.text))
-    assert used == set(query.parameters)
-    for parameter, declared in query.parameters.items():
-        fallback = rf"getvariable\('{parameter}'\)(?:::\w+, ([\d.]+)|, '([^']*)')\)"
-        fallbacks = {number or text for number, text in re.findall(fallback, query.text)}
-        assert fallbacks == {declared.default}
-        assert declared.meaning
-
-
-# --- other clients
-
-
-def test_the_init_script_gives_a_bare_client_the_same_tables(
-    catalog: Catalog, relations: Relations, bare: duckdb.DuckDBPyConnection
-) -> None:
-    bare.execute(init_script(relations))  # a second time is harmless
-    assert bare.sql("select count(*) from embedding('stmem')").fetchall() == [(4,)]
-    assert not bare.sql("from duckdb_tables()").fetchall()  # views only: nothing is copied
-    listed = "select view_name from duckdb_views() where not internal order by all"
-    assert bare.sql(listed).fetchall() == catalog.sql(listed).fetchall()
-
-
-def test_a_catalog_keeps_the_version_it_was_opened_with(relations: Relations) -> None:
-    files, schema = relations["labels"]
-    with (
-        Catalog({"labels": (files[:1], schema)}) as early,
-        Catalog({"labels": (files, schema)}) as now,
-    ):
-        count = "select count(*) from labels"
-        assert early.sql(count).fetchone() == (3,)
-        assert now.sql(count).fetchone() == (6,)
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_limit_of_a_control_group_counts(name: str, tmp_path: Path) -> None:
+    installed = settings.usable_memory(tmp_path / "nothing")
+    assert installed > 1 << 30
+    groups, limits = GROUPS[name]
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups + "\n")
+    for path, limit in limits.items():
+        file = tmp_path / "sys/fs/cgroup" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{limit}\n" if isinstance(limit, str) else f"{limit << 20}\n")
+    assert settings.usable_memory(tmp_path) == 5 << 20
