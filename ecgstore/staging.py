@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["place", "staging", "whereabouts"]
 
+
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
     """Make a staging folder in a table's folder; it goes at the end, with what is left in it.
