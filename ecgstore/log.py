@@ -92,9 +92,9 @@ class Log(LogFiles):
             SchemaError: The table needs a newer Delta protocol.
         """
         if base is not None and version is None:
-            last = [base, *self.follow(base)][-1]
-            if self._summed_up() <= last.version:
-                return last
+            followed = [base, *self.follow(base)][-1]
+            if self._summed_up() <= followed.version:
+                return followed
         commits, checkpoints = self._listed()
         newest = self._newest(commits, checkpoints)
         if version is None:
