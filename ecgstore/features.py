@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-import operator
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ecgstore import settings
 from ecgstore.errors import SchemaError, UnknownNameError, UsageError
-from ecgstore.keys import open_shards
-from ecgstore.schema import table_schema
 from ecgstore.shards import translated
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ __all__ = [
 
 SIGNAL = "signal"
 """The feature set of classifiers that read the ECG itself; no other may be named so."""
-
-_READ_AHEAD = 4  # row groups: of 2048 vectors of 768 numbers, 25 MB
 
 _SPELLING = re.compile(r"(?P<model>[^@:]+)(?:@(?P<version>[^@:]+))?(?::(?P<pooling>[^@:]+))?")
 
@@ -144,20 +142,30 @@ def matrix(
         SchemaError: Vectors of one member differ in length or hold values that are not finite.
         WarehouseError: A shard is missing or damaged.
     """
-    shards = _Vectors(catalog)
-    stored = [shards.record_ids(member) for member in members]
-    wanted = (
-        catalog.table("select record_id from records")["record_id"].combine_chunks()
-        if record_ids is None
-        else pc.unique(pa.array(record_ids, pa.string()))
-    )
-    for ids in stored:
-        wanted = wanted.filter(pc.is_in(wanted, ids))
-    wanted = wanted.take(pc.sort_indices(wanted))
-    blocks = []
-    for member, ids in zip(members, stored, strict=True):
-        place = pc.fill_null(pc.index_in(ids, wanted), -1).to_numpy()
-        blocks.append(shards.matrix(member, place, len(wanted)))
+    files, _ = catalog.relations["embeddings"]
+    folder = files[0].parent if files else Path()
+    with translated(folder), ThreadPoolExecutor(settings.threads()) as pool:
+        shards = list(pool.map(lambda file: _Shard(file, members), files))
+        stored = [
+            pa.chunked_array([shard.record_ids[i] for shard in shards], pa.string())
+            for i in range(len(members))
+        ]
+        wanted = (
+            catalog.table("select record_id from records")["record_id"].combine_chunks()
+            if record_ids is None
+            else pc.unique(pa.array(record_ids, pa.string()))
+        )
+        for ids in stored:
+            wanted = wanted.filter(pc.is_in(wanted, ids))
+        wanted = wanted.take(pc.sort_indices(wanted))
+        blocks = []
+        for i, ids in enumerate(stored):
+            rows = pc.fill_null(pc.index_in(ids, wanted), -1).to_numpy()
+            shares = np.split(rows, np.cumsum([len(shard.record_ids[i]) for shard in shards])[:-1])
+            dim = next((shard.dims[i] for shard in shards if shard.dims[i]), 0)
+            out = np.empty((len(wanted), dim), np.float32)
+            list(pool.map(_Shard.copy, shards, repeat(i), shares, repeat(out)))
+            blocks.append(out)
     return wanted.to_numpy(zero_copy_only=False), blocks
 
 
@@ -192,54 +200,47 @@ def member_parameters(members: Sequence[Member]) -> dict[str, object]:
     }
 
 
-class _Vectors:
-    """The shards of ``embeddings``, read by Arrow: DuckDB takes twice as long to hand vectors out.
+class _Shard:
+    """One shard of ``embeddings``, read some row groups at a time.
 
-    Arrow yields the rows of the same shards in the same order every time.
+    Arrow hands vectors out twice as fast as DuckDB, and its datasets hold whole shards.
+
+    Attributes:
+        record_ids: The ids of the records of each member's vectors, in the shard's order.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
-        files, _ = catalog.relations["embeddings"]
-        self._folder = files[0].parent if files else Path()
-        self._shards = open_shards(table_schema("embeddings"), files)
-
-    def record_ids(self, member: Member) -> pa.Array:
-        """Return the record of each vector of a member."""
-        with translated(self._folder):
-            rows = self._shards.to_table(columns=["record_id"], filter=_of(member))
-        return rows["record_id"].combine_chunks()
-
-    def matrix(self, member: Member, place: NDArray[np.int32], rows: int) -> NDArray[np.float32]:
-        """Return a matrix of `rows` rows, with the i-th vector of a member in row ``place[i]``.
-
-        A vector whose place is -1 is left out.
-        """
-        out: NDArray[np.float32] | None = None
-        start = 0
-        with translated(self._folder):
-            batches = self._shards.to_batches(
-                columns=["embedding"],
-                filter=_of(member),
-                batch_readahead=_READ_AHEAD,
-                fragment_readahead=1,
-                use_threads=settings.threads() > 1,
+    def __init__(self, file: Path, members: Sequence[Member]) -> None:
+        self._file = file
+        self._members = members
+        with pq.ParquetFile(file, page_checksum_verification=True) as shard:
+            keys = shard.read(["record_id", "dim", *Member._fields], use_threads=False)
+        masks = [
+            functools.reduce(
+                pc.and_, (pc.equal(keys[name], value) for name, value in one._asdict().items())
             )
-            for batch in batches:
-                lists, here = batch.column(0), place[start : start + len(batch)]
-                start += len(batch)
-                if (here < 0).any():
-                    lists, here = lists.filter(pa.array(here >= 0)), here[here >= 0]
-                if len(lists):
-                    if out is None:
-                        out = np.empty((rows, len(lists[0])), np.float32)
-                    out[here] = _rectangle(lists, out.shape[1], member)
-        return np.empty((rows, 0), np.float32) if out is None else out
+            for one in members
+        ]
+        self._masks = [mask.to_numpy() for mask in masks]
+        self.record_ids = [keys["record_id"].filter(mask).combine_chunks() for mask in masks]
+        self.dims = [pc.first(keys["dim"].filter(mask)).as_py() for mask in masks]
 
-
-def _of(member: Member) -> pc.Expression:
-    return functools.reduce(
-        operator.and_, (pc.field(name) == value for name, value in member._asdict().items())
-    )
+    def copy(self, i: int, rows: NDArray[np.int32], out: NDArray[np.float32]) -> None:
+        """Copy the vectors of the i-th member to rows of a matrix; those of row -1 are left out."""
+        places = np.full(len(self._masks[i]), -1, np.int32)
+        places[self._masks[i]] = rows
+        start = 0
+        with pq.ParquetFile(self._file, page_checksum_verification=True) as shard:
+            for group in range(shard.num_row_groups):
+                end = start + shard.metadata.row_group(group).num_rows
+                if (places[start:end] >= 0).any():
+                    column = shard.read_row_group(group, ["embedding"], use_threads=False)[0]
+                    for lists in column.chunks:
+                        here = places[start : start + len(lists)]
+                        start += len(lists)
+                        if (here < 0).any():
+                            lists, here = lists.filter(pa.array(here >= 0)), here[here >= 0]
+                        out[here] = _rectangle(lists, out.shape[1], self._members[i])
+                start = end
 
 
 def _rectangle(lists: pa.ListArray, dim: int, member: Member) -> NDArray[np.float32]:

@@ -257,7 +257,7 @@ def test_the_memory_is_the_argument_the_environment_or_a_share(
         assert "ECGSTORE_MEMORY" in str(caught.value.hint)
 
 
-GROUPS = {
+GROUPS: dict[str, tuple[str, dict[str, int | str]]] = {
     "a group of version 2": ("0::/slice/job", {"slice/memory.max": 5, "slice/job/memory.max": 7}),
     "no limit in the group": ("0::/job", {"job/memory.max": "max", "memory.max": 5}),
     "a group of version 1": ("4:cpu,memory:/job", {"memory/job/memory.limit_in_bytes": 5}),
