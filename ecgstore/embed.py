@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from ecgstore.catalog import Catalog
-from ecgstore.errors import UnfitRecordError
+from ecgstore.errors import DamagedError, UnfitRecordError
 from ecgstore.progress import Progress, Silent
 from ecgstore.schema import table_schema
 from ecgstore.waveforms import Waveform, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -157,9 +157,7 @@ def embed(
     progress.start(len(todo), "records")
     batches = _Batches(encoder, batch_size or (256 if encoder.device.type == "cuda" else 8))
     try:
-        for vectors, refused in batches.run(
-            scan(warehouse.table("waveforms").files(), todo), rates=todo
-        ):
+        for vectors, refused in batches.run(_waveforms(warehouse, todo), rates=todo):
             skipped.update(refused)
             writer.add(vectors)
             progress.advance(len(vectors) + len(refused), rejected=len(refused))
@@ -202,6 +200,22 @@ def _plan(
         zip(todo.column("record_id").to_pylist(), todo.column("rate_hz").to_pylist(), strict=True)
     )
     return rates, 0 if overwrite else int(done.sum())
+
+
+def _waveforms(warehouse: Warehouse, wanted: Collection[str]) -> Iterator[Waveform]:
+    """Yield waveforms; begin anew with the rest when shards were erased or merged meanwhile."""
+    rest = set(wanted)
+    while True:
+        table = warehouse.table("waveforms")
+        try:
+            for waveform in scan(table.files(), rest):
+                rest.discard(waveform.record_id)
+                yield waveform
+        except DamagedError:
+            if not table.behind:
+                raise
+        else:
+            return
 
 
 def _terms(encoder: Encoder) -> str:

@@ -184,11 +184,10 @@ class Opened:
 
     def _connected(self) -> Catalog:
         warehouse = self.warehouse
-        tables = warehouse.tables()
-        versions = {name: table.version for name, table in tables.items()}
+        versions = warehouse.versions()
         if self._catalog is None or versions != self._versions:
             self.close()
-            self._catalog = Catalog(warehouse.relations(tables), threads=settings.threads())
+            self._catalog = Catalog(warehouse.relations(), threads=settings.threads())
             self._versions = versions
         return self._catalog
 

@@ -26,7 +26,6 @@ from ecgstore.staging import place, staging, whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
-    from datetime import datetime
     from pathlib import Path
 
     import pyarrow.compute as pc
@@ -78,8 +77,7 @@ class Table:
         job: str = "",
         lock: Lock | None = None,
     ) -> None:
-        self.folder = folder.absolute()
-        self.schema = schema
+        self.folder, self.schema = folder.absolute(), schema
         self.log = Log(self.folder)
         self._pinned = version is not None
         self._job = job
@@ -108,8 +106,13 @@ class Table:
 
     @property
     def version(self) -> int:
-        """Delta version of what is seen; it grows by one a commit."""
+        """Delta version of what is seen."""
         return self.snapshot.version
+
+    @property
+    def behind(self) -> bool:
+        """Whether somebody committed since."""
+        return not self._pinned and self.log.has(self.version + 1)
 
     def files(self) -> list[Path]:
         """List the shards of this version, oldest first; each was seen whole.
@@ -117,18 +120,14 @@ class Table:
         Raises:
             DamagedError: One is missing or was changed.
         """
-        entries = self.snapshot.entries.values()
+        entries = self.snapshot.entries
         with translated(self.folder):
-            integrity.check(self.folder, entries, version=self.version)
-        return [self.folder / entry.name for entry in entries]
+            integrity.check(self.folder, entries.values(), version=self.version)
+        return [self.folder / name for name in entries]
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """Make a folder in which shards wait for their commit; worker processes may write there.
-
-        Raises:
-            WarehouseError: The folder cannot be written.
-        """
+        """Make a folder in which shards wait for their commit; worker processes may write there."""
         with translated(self.folder), staging(self.folder) as folder:
             yield folder
 
@@ -137,6 +136,8 @@ class Table:
     ) -> pa.Table:
         """Read rows into memory; row groups that `where` rules out are skipped.
 
+        Shards erased since the table was opened make it read the newest version.
+
         Args:
             columns: Columns to read, all by default; those a shard lacks are NULL.
             where: Arrow expression that rows must satisfy.
@@ -144,15 +145,21 @@ class Table:
         Raises:
             WarehouseError: A shard is missing or damaged.
         """
-        names = None if columns is None else list(columns)
-        with translated(self.folder):
-            return open_shards(self.schema, self.files()).to_table(columns=names, filter=where)
+        while True:
+            try:
+                with translated(self.folder):
+                    shards = open_shards(self.schema, self.files())
+                    return shards.to_table(columns and list(columns), filter=where)
+            except WarehouseError:
+                if not self.behind:
+                    raise
+                self.snapshot = self.log.snapshot(base=self.snapshot)
 
     def append(self, rows: pa.Table, *, command: str) -> int:
         """Add the rows whose key is not there yet, in one commit whose log entry names `command`.
 
         Returns:
-            Rows added. When it is 0 there was no commit.
+            Rows added; 0 without a commit.
 
         Raises:
             SchemaError: The rows do not fit the table, or hold a key twice.
@@ -175,12 +182,10 @@ class Table:
         return self._until_committed(attempt)
 
     def append_shards(self, shards: Sequence[Shard], *, command: str) -> int:
-        """Add shards that wait in a `staging` folder of this table, as `append` adds rows.
-
-        A shard of which some keys are there already is rewritten without them.
+        """Add shards that wait in `staging`; one with keys that are there is rewritten without.
 
         Returns:
-            Rows added. When it is 0 there was no commit.
+            Rows added; 0 without a commit.
 
         Raises:
             SchemaError: The shards hold a key twice.
@@ -256,7 +261,7 @@ class Table:
             command: Named in the log.
 
         Returns:
-            Rows removed. When it is 0 there was no commit.
+            Rows removed; 0 without a commit.
 
         Raises:
             SchemaError: The table has no such column, or it is of another type.
@@ -298,11 +303,6 @@ class Table:
 
         return self._until_committed(attempt) >= 0
 
-    def version_at(self, at: datetime) -> int | None:
-        """Return the newest version committed by a time; see `Log.version_at`."""
-        with translated(self.folder):
-            return self.log.version_at(at)
-
     def _fresh(self, keys: pa.Table, seen: set[str]) -> pa.Table:
         """Look `keys` up in the shards not yet in `seen`, and put them there."""
         files = [file for file in self.files() if file.name not in seen]
@@ -314,8 +314,8 @@ class Table:
         rest = []
         for file in files:
             rows = open_shards(self.schema, [file]).to_table()
-            rows = rows.filter(~found(rows, keys, keys.column_names))
-            rest += write_shards(staging, self.schema, rows)
+            kept = rows.filter(~found(rows, keys, keys.column_names))
+            rest += write_shards(staging, self.schema, kept)
         return rest
 
     def _until_committed(self, attempt: Callable[[Path], int]) -> int:

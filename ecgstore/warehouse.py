@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote
 
-from ecgstore.errors import WarehouseError
+from ecgstore.errors import DamagedError, WarehouseError
 from ecgstore.locks import Lock
 from ecgstore.log import Log
 from ecgstore.merge import tidy
@@ -131,22 +131,22 @@ class Warehouse:
         """Return the Delta version of every table that is there, for `at` and for provenance."""
         return {name: table.version for name, table in self.tables().items()}
 
-    def relations(
-        self, tables: Mapping[str, Table] | None = None
-    ) -> dict[str, tuple[list[Path], pa.Schema]]:
+    def relations(self) -> dict[str, tuple[list[Path], pa.Schema]]:
         """Return the shards and columns of every table, which is all that a `Catalog` needs.
-
-        Args:
-            tables: What `tables` returned; by default it is asked.
 
         Raises:
             DamagedError: A shard is missing or was changed.
         """
-        opened = self.tables() if tables is None else tables
-        return {
-            name: (opened[name].files() if name in opened else [], schema.arrow)
-            for name, schema in TABLES.items()
-        }
+        while True:
+            opened = self.tables()
+            try:
+                return {
+                    name: (opened[name].files() if name in opened else [], schema.arrow)
+                    for name, schema in TABLES.items()
+                }
+            except DamagedError:  # or erased since they were opened
+                if self.read_only or not any(one.behind for one in opened.values()):
+                    raise
 
     @contextmanager
     def shared(self) -> Iterator[None]:

@@ -211,10 +211,10 @@ def test_time_travel_by_version_and_by_time(table: Table) -> None:
     between = datetime.now(UTC)
     time.sleep(0.01)
     table.replace(labels([0], value=0.0), command="x")
-    assert table.version_at(between) == 1
-    assert table.version_at(between.replace(tzinfo=None)) == 1
-    assert table.version_at(datetime(2001, 1, 1, tzinfo=UTC)) is None
-    assert table.version_at(datetime.now(UTC)) == 2
+    assert table.log.version_at(between) == 1
+    assert table.log.version_at(between.replace(tzinfo=None)) == 1
+    assert table.log.version_at(datetime(2001, 1, 1, tzinfo=UTC)) is None
+    assert table.log.version_at(datetime.now(UTC)) == 2
     old = Table(table.folder, LABELS, version=1)
     assert set(stored(old).values()) == {1.0}
     with pytest.raises(WarehouseError, match="read-only"):
