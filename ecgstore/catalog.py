@@ -44,6 +44,7 @@ _SETTINGS = (
     "set TimeZone = 'UTC'",
     "set parquet_metadata_cache = true",  # shards never change, so their footers are read once
 )
+_SHARD = re.compile(r"[0-9a-f]{64}\.parquet")
 _PARAMETER = re.compile(r"set (\w+) = (.*?): (.+)")
 
 
@@ -259,6 +260,9 @@ class _Refusals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, duckdb.IOException) and _SHARD.search(str(error)):
+            msg = "A shard went while it was queried: rows were erased or versions cleaned."
+            raise WarehouseError(msg, path=Path(), hint="Ask again.") from error
         if isinstance(error, duckdb.Error):
             first, *others = str(error).splitlines() or [type(error).__name__]
             more = others[0].strip() if others else ""
