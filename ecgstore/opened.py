@@ -79,11 +79,17 @@ class Opened:
 
         return stored_record(self.warehouse, record_id)
 
-    def neighbours(self, features: str) -> Neighbours:
-        """Return the vectors of a feature set, to be asked for nearest neighbours."""
+    def neighbours(
+        self, features: str | FuseResult, *, split: str | SplitResult | None = None, repeat: int = 0
+    ) -> Neighbours:
+        """Hold the vectors of a feature set to be asked for the nearest; see `Neighbours.of`.
+
+        Build it once and ask often.
+        """
         from ecgstore.neighbours import Neighbours
 
-        return Neighbours.of(self._connected(), features)
+        of_split = None if split is None else name_of(split)
+        return Neighbours.of(self._connected(), name_of(features), split=of_split, repeat=repeat)
 
     def sql(
         self, query: str, parameters: Mapping[str, object] | Sequence[object] | None = None
