@@ -2,15 +2,20 @@
 
 Makes a warehouse of random vectors, then builds the fused matrix of the first reshuffle in both
 ways in turn: read Parquet, join by record, min-max over the training records, scale, concatenate.
-Opening the warehouse and DuckDB counts for ecgstore. Prints the ratio of the medians.
+Opening the warehouse and DuckDB counts for ecgstore. Prints the ratio of the medians, and with
+``--memory`` what each way needs at its peak, as a multiple of the result: the greatest resident
+memory of a process of its own, less what it had after its imports.
 
-    python benchmarks/fuse.py --records 20000 --dim 768
+    python benchmarks/fuse.py --records 100000 --dim 768 --memory
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics as stats
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,8 +39,8 @@ Array = np.ndarray[Any, Any]
 MODELS = ("one", "two")
 
 
-def build(root: Path, records: int, dim: int) -> tuple[Warehouse, set[str]]:
-    """Make a warehouse with two models; return it and the training records of a reshuffle."""
+def build(root: Path, records: int, dim: int) -> Warehouse:
+    """Make a warehouse with two models, a split and their fusion."""
     rng = np.random.default_rng(0)
     warehouse = Warehouse.create(root)
     ids = [f"bench/{i:07d}" for i in range(records)]
@@ -56,8 +61,13 @@ def build(root: Path, records: int, dim: int) -> tuple[Warehouse, set[str]]:
     warehouse.append("records", pa.table({"record_id": ids}), command="benchmark")
     split(warehouse, "s", task="T", repeats=1)
     fuse(warehouse, MODELS, name="fusion")
-    with Catalog(warehouse.relations()) as catalog:
-        return warehouse, set(reshuffles(catalog, "s")[0].train)
+    return warehouse
+
+
+def training(root: Path) -> set[str]:
+    """Return the training records of the first reshuffle."""
+    with Catalog(Warehouse(root).relations()) as catalog:
+        return set(reshuffles(catalog, "s")[0].train)
 
 
 def store(root: Path, train: set[str]) -> Array:
@@ -99,19 +109,57 @@ def timed(work: Callable[[], Array]) -> tuple[float, Array]:
     return time.perf_counter() - began, result
 
 
+def resident() -> int:
+    """Return the greatest resident memory of this process so far, in bytes, as Linux tells it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def measured(way: str, root: Path, files: list[Path], train: set[str]) -> None:
+    """Fuse one way in this process and print what it needed."""
+    before = resident()
+    result = store(root, train) if way == "ecgstore" else plain(files, train)
+    peak = resident()
+    print(json.dumps({"before": before, "peak": peak, "result": result.nbytes}))
+
+
+def memory(root: Path) -> None:
+    """Fuse each way in a process of its own, and print what it needs."""
+    for way in ("ecgstore", "numpy"):
+        command = [sys.executable, __file__, "--measure", way, str(root)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        told = json.loads(done.stdout)
+        before, peak, result = told["before"], told["peak"], told["result"]
+        wanted = "; wanted <= 3" if way == "ecgstore" else ""
+        print(
+            f"{way}: peak {peak / 1e6:.0f} MB, {before / 1e6:.0f} MB of it before; "
+            f"{(peak - before) / result:.2f} times the result of {result / 1e6:.0f} MB, "
+            f"{peak / result:.2f} times with everything{wanted}"
+        )
+
+
 def main() -> None:
     """Run both ways in turn and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--memory", action="store_true", help="measure memory besides")
+    parser.add_argument("--measure", nargs=2, metavar=("WAY", "ROOT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.measure:
+        way, root = options.measure[0], Path(options.measure[1])
+        measured(way, root, Warehouse(root).table("embeddings").files(), training(root))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        warehouse, train = build(Path(folder) / "warehouse", options.records, options.dim)
-        files = warehouse.table("embeddings").files()
+        root = Path(folder) / "warehouse"
+        files = build(root, options.records, options.dim).table("embeddings").files()
+        train = training(root)
+        if options.memory:
+            memory(root)
         ours, theirs = [], []
         for _ in range(options.repeats):
-            seconds, a = timed(lambda: store(warehouse.root, train))
+            seconds, a = timed(lambda: store(root, train))
             ours.append(seconds)
             seconds, b = timed(lambda: plain(files, train))
             theirs.append(seconds)
