@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -12,13 +13,18 @@ import pyarrow.compute as pc
 
 from ecgstore.errors import WarehouseError
 from ecgstore.expire import expire, expired
-from ecgstore.merge import merge, small
+from ecgstore.keys import holding, open_shards
+from ecgstore.log import Log, Lost
+from ecgstore.merge import enough, merge, rewritten, small
 from ecgstore.progress import Silent
 from ecgstore.schema import TABLES, table_schema
+from ecgstore.shards import translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    from ecgstore.commits import Entry
     from ecgstore.progress import Progress
     from ecgstore.tables import Table
     from ecgstore.warehouse import Warehouse
@@ -26,8 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["CompactResult", "Compacted", "compact"]
 
 _COMMAND = "compact"
-_DAY_MS = 24 * 3600 * 1000
+_DAY_S = 24 * 3600
 _ATTEMPTS = 10
+_WAIT_S = 600.0  # a commit takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,10 @@ class Compacted:
     Attributes:
         table: The table.
         shards: Shards it had.
-        merged: How many of them were merged.
+        merged: How many of them became others.
         left: Shards it has now.
         dropped: Rows removed because their record does not exist.
-        expired: Older versions that can no longer be opened.
+        expired: Older versions that were let go.
     """
 
     table: str
@@ -92,73 +99,109 @@ def compact(
 ) -> CompactResult:
     """Merge small shards, remove rows without a record, let old versions go.
 
-    Rows stay as they are, and so does every version younger than the retention and every one that
-    a run has read. The old shards stay on disk as long as a version names them; `gc` removes them
-    after that. A second call finds nothing to do.
+    Rows stay as they are, and so does how the warehouse was at any time younger than the
+    retention, and every version that a run has read. The old shards stay on disk as long as a
+    version names them; `gc` removes them after that. A second call finds nothing to do.
 
     Args:
         warehouse: The warehouse.
         tables: Tables to work on; all by default.
-        retention_days: Age in days from which versions are let go.
+        retention_days: For how many days back any time can be opened.
         dry_run: Only tell what would be done.
-        progress: Told of every table.
+        progress: Told of every shard.
 
     Raises:
         UnknownNameError: There is no such table.
         WarehouseError: The warehouse cannot be read or written.
     """
     began, progress = time.monotonic(), progress or Silent()
-    names = [table_schema(name).name for name in tables or TABLES]
-    before_ms = int(time.time() * 1000 - retention_days * _DAY_MS)
-    pinned = _pinned(warehouse)
-    progress.start(len(names), "tables")
+    wanted = [table_schema(name).name for name in tables or TABLES]
+    there = [name for name in wanted if Log(warehouse.root / name).exists()]
+    shards = {name: len(warehouse.table(name).snapshot.entries) for name in there}
+    progress.start(sum(shards.values()), "shards")
+    before = datetime.fromtimestamp(max(0, time.time() - retention_days * _DAY_S), UTC)
     done = []
-    for name in names:
-        table = warehouse.table(name)
-        shards = len(table.snapshot.entries)
+    for name in there:
         dropped = _drop_strays(warehouse, name, dry_run=dry_run)
-        merged = _merge_small(warehouse, name, dry_run=dry_run)
-        log = table.log
-        old = expired(log, before_ms=before_ms, keep=pinned.get(name, set()))
-        if not dry_run:
-            with warehouse.exclusive():
-                expire(log, old)
+        merged = _merge_small(warehouse, name, dry_run=dry_run, progress=progress)
+        progress.advance(max(0, shards[name] - merged))
+        old = _let_go(warehouse, name, before, dry_run=dry_run)
         left = len(warehouse.table(name).snapshot.entries)
-        done.append(Compacted(name, shards, merged, left, dropped, len(old)))
-        progress.advance(1)
+        done.append(Compacted(name, shards[name], merged, left, dropped, old))
     return CompactResult(tuple(done), time.monotonic() - began)
 
 
-def _merge_small(warehouse: Warehouse, name: str, *, dry_run: bool) -> int:
-    """Merge what is far from the target size, some target sizes at a time."""
+def _merge_small(warehouse: Warehouse, name: str, *, dry_run: bool, progress: Progress) -> int:
+    """Merge what is far from the target size; a group that was lost is planned anew."""
     merged = 0
     for _ in range(_ATTEMPTS):
         table = warehouse.table(name)
-        group = [one for one in table.snapshot.entries.values() if small(table.schema, one)]
-        if len(group) < 2:
-            return merged
-        if dry_run or merge(table, group, command=_COMMAND):
-            return merged + len(group)
-    msg = f"Table {name!r} is being written by others without a pause."
-    raise WarehouseError(msg, path=warehouse.root, hint="Run the same command again.")
+        groups = _groups(table)
+        if dry_run or not groups:
+            return merged + sum(map(len, groups))
+        for group in groups:
+            if merge(table, group, command=_COMMAND):
+                merged += len(group)
+                progress.advance(len(group))
+    raise _busy(warehouse, name)
+
+
+def _groups(table: Table) -> list[list[Entry]]:
+    """Return the shards to merge, those together that are neighbours in the table's order."""
+    first = (table.schema.sort or table.schema.key)[0]
+    near = []
+    for entry in table.snapshot.entries.values():
+        if small(table.schema, entry):
+            with translated(table.folder):
+                file = open_shards(table.schema, [table.folder / entry.name])
+                keys = file.to_table(columns=[first])[first]
+            least = pc.min(keys).as_py()
+            near.append(((least is not None, least), replace(entry, rows=len(keys))))
+    left = [one for _, one in sorted(near, key=lambda one: (one[0], one[1].name))]
+    left = [one for one in left if small(table.schema, one)]  # now the rows of all are known
+    groups = []
+    while len(left) > 1:
+        groups.append(enough(table.schema, left))
+        left = left[len(groups[-1]) :]
+    return groups
 
 
 def _drop_strays(warehouse: Warehouse, name: str, *, dry_run: bool) -> int:
-    """Remove the rows of records that do not exist: a command was cut short before its end.
-
-    The lock is held alone, so the records of an ingest between two of its commits are not
-    mistaken for such.
-    """
+    """Remove the rows of records that do not exist: a command was cut short before its end."""
     if name == "records" or "record_id" not in table_schema(name).arrow.names:
         return 0
-    if not len(_strays(warehouse.table(name), warehouse.table("records"))):
-        return 0
-    with warehouse.exclusive():
-        strays = _strays(warehouse.table(name), warehouse.table("records"))
+    dropped = 0
+    for _ in range(_ATTEMPTS):
+        records, table = warehouse.table("records"), warehouse.table(name)
+        strays = _strays(table, records)
         rows = int(pc.sum(strays["rows"]).as_py() or 0)
-        if rows and not dry_run:
-            warehouse.delete(name, strays.select(["record_id"]), command=_COMMAND)
-    return rows
+        if dry_run or not rows:
+            return dropped + rows
+        for file in table.files():
+            dropped += _drop(warehouse, table, file, strays.select(["record_id"]), records.version)
+    raise _busy(warehouse, name)
+
+
+def _drop(warehouse: Warehouse, table: Table, file: Path, strays: pa.Table, seen: int) -> int:
+    """Remove rows from a shard if no record was added since, and return how many were removed.
+
+    The lock is held alone for the commit, so none is taken from an ingest between two of its own.
+    """
+    _, rows = holding(table.schema, [file], strays)
+    if not rows:
+        return 0
+    entry = table.snapshot.entries[file.name]
+    try:
+        with (
+            rewritten(table, [entry], without=strays) as new,
+            warehouse.exclusive(wait_s=_WAIT_S),
+        ):
+            same = warehouse.table("records").version == seen
+            if same and table.swap([file], new, command=_COMMAND, dropped=rows):
+                return rows
+    except Lost:
+        pass
+    return 0
 
 
 def _strays(table: Table, records: Table) -> pa.Table:
@@ -168,10 +211,23 @@ def _strays(table: Table, records: Table) -> pa.Table:
     return strays.rename_columns(["record_id", "rows"])
 
 
-def _pinned(warehouse: Warehouse) -> dict[str, set[int]]:
-    """Return the versions of each table that a run has read."""
-    pinned: dict[str, set[int]] = {}
-    for text in warehouse.table("scores").read(["versions"])["versions"].unique().to_pylist():
-        for name, version in json.loads(text or "{}").items():
-            pinned.setdefault(name, set()).add(int(version))
-    return pinned
+def _let_go(warehouse: Warehouse, name: str, before: datetime, *, dry_run: bool) -> int:
+    """Let the versions of a table go that show it as it was before a time."""
+    log = Log(warehouse.root / name)
+    with warehouse.exclusive(wait_s=_WAIT_S):
+        old = expired(log, before=before, keep=_pinned(warehouse, name))
+        if not dry_run:
+            expire(log, old)
+    return len(old)
+
+
+def _pinned(warehouse: Warehouse, name: str) -> set[int]:
+    """Return the versions of a table that a run has read."""
+    told = warehouse.table("scores").read(["versions"])["versions"].unique().to_pylist()
+    versions = (json.loads(text or "{}").get(name) for text in told)
+    return {int(version) for version in versions if version is not None}
+
+
+def _busy(warehouse: Warehouse, name: str) -> WarehouseError:
+    msg = f"Table {name!r} is being written by others without a pause."
+    return WarehouseError(msg, path=warehouse.root, hint="Run the same command again.")

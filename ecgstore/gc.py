@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ecgstore import disk
 from ecgstore.expire import named
 from ecgstore.locks import claim
+from ecgstore.log import Log
 from ecgstore.progress import Silent
 from ecgstore.schema import TABLES
 from ecgstore.shards import STAGING
@@ -28,17 +29,18 @@ GRACE_S = 86_400.0
 """Age in seconds below which a file is left: another engine may be about to name it."""
 
 _SHARD = re.compile(r"[0-9a-f]{64}\.parquet")
+_TEMPORARY = re.compile(r"(\..+|[0-9a-f]{32})\.tmp")
 _WAIT_S = 600.0  # a commit takes milliseconds
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """Files of one kind in one table.
+    """Files of one kind in one place.
 
     Attributes:
-        table: The table.
+        table: The table; empty for what lies beside the tables.
         what: What they are.
-        files: How many.
+        files: How many; a folder counts as one.
         bytes: Their size.
         removed: Whether they were removed, or would be in a dry run.
     """
@@ -98,7 +100,7 @@ def gc(
         warehouse: The warehouse.
         grace_s: Age in seconds from which a file may go.
         dry_run: Only tell what would be removed.
-        progress: Told of every table.
+        progress: Told of every folder.
 
     Raises:
         LogError: A log file is damaged, so what it names is not known.
@@ -106,36 +108,35 @@ def gc(
     """
     began, progress = time.monotonic(), progress or Silent()
     limit = time.time() - grace_s
-    progress.start(len(TABLES), "tables")
+    there = [name for name in TABLES if Log(warehouse.root / name).exists()]
+    progress.start(len(there) + 1, "folders")
     found: dict[tuple[str, str, bool], list[int]] = {}
     with warehouse.exclusive(wait_s=_WAIT_S):
-        for name in TABLES:
+        for name in ("", *there):
             folder = warehouse.root / name
-            if folder.is_dir():
-                live = named(warehouse.table(name).log)
-                for path, what, known in _unneeded(folder, live):
-                    size, newest = _extent(path)
-                    if newest > limit:
-                        continue
-                    if known and not dry_run:
-                        disk.remove_tree(path)
-                    count = found.setdefault((name, what, known), [0, 0])
-                    count[0] += 1
-                    count[1] += size
+            for path, what, ours in _unneeded(folder) if name else _temporary(folder):
+                size, newest = _extent(path)
+                if newest > limit:
+                    continue
+                if ours and not dry_run:
+                    disk.remove_tree(path)
+                count = found.setdefault((name, what, ours), [0, 0])
+                count[0] += 1
+                count[1] += size
             progress.advance(1)
     rows = tuple(
-        Garbage(table, what, files, size, known)
-        for (table, what, known), (files, size) in found.items()
+        Garbage(table, what, files, size, ours)
+        for (table, what, ours), (files, size) in found.items()
     )
     return GcResult(rows, time.monotonic() - began)
 
 
-def _unneeded(folder: Path, live: set[str]) -> Iterator[tuple[Path, str, bool]]:
-    """Yield what no version names, what it is, and whether it is ours to remove."""
+def _unneeded(folder: Path) -> Iterator[tuple[Path, str, bool]]:
+    """Yield what no version of a table needs, what it is, and whether it is ours to remove."""
+    live = named(Log(folder))
     for path in sorted(folder.iterdir()):
         if path.name == "_delta_log":
-            for one in sorted(path.glob("*.tmp")):
-                yield one, "temporary file", True
+            yield from _temporary(path)
         elif path.name == STAGING:
             for one in sorted(path.iterdir()):
                 with suppress(FileNotFoundError), claim(one) as stale:
@@ -144,10 +145,16 @@ def _unneeded(folder: Path, live: set[str]) -> Iterator[tuple[Path, str, bool]]:
         elif path.name not in live:
             if _SHARD.fullmatch(path.name):
                 yield path, "shard that no version names", True
-            elif path.name.endswith(".tmp"):
-                yield path, "temporary file", True
-            else:
+            elif not _TEMPORARY.fullmatch(path.name):
                 yield path, "not a file of ecgstore: left", False
+    yield from _temporary(folder)
+
+
+def _temporary(folder: Path) -> Iterator[tuple[Path, str, bool]]:
+    """Yield the temporary files of a folder."""
+    for path in sorted(folder.iterdir()):
+        if _TEMPORARY.fullmatch(path.name):
+            yield path, "temporary file", True
 
 
 def _extent(path: Path) -> tuple[int, float]:

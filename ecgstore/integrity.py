@@ -34,13 +34,14 @@ _Note = tuple[str, int, int, int]
 _known: dict[Path, tuple[int, set[_Note]]] = {}
 
 
-def check(folder: Path, entries: Iterable[Entry], *, version: int) -> None:
+def check(folder: Path, entries: Iterable[Entry], *, version: int, anew: bool = False) -> None:
     """Check that shards are there and unchanged.
 
     Args:
         folder: The table's folder.
         entries: The shards.
         version: The version that names them, for the message.
+        anew: Read those too that were seen whole before.
 
     Raises:
         DamagedError: One is missing, was changed or cannot be read.
@@ -54,7 +55,7 @@ def check(folder: Path, entries: Iterable[Entry], *, version: int) -> None:
         if size != entry.size:
             raise _damaged(folder, entry, f"has {size} bytes, not {entry.size}", version)
     try:
-        bad = changed(folder.parent, by_path)
+        bad = changed(folder.parent, by_path, anew=anew)
     except FileNotFoundError:
         raise  # it went meanwhile
     except OSError as error:
@@ -65,17 +66,18 @@ def check(folder: Path, entries: Iterable[Entry], *, version: int) -> None:
         raise _damaged(folder, by_path[path], "was changed after it was written", version)
 
 
-def changed(root: Path, paths: Iterable[Path]) -> list[Path]:
+def changed(root: Path, paths: Iterable[Path], *, anew: bool = False) -> list[Path]:
     """Return the files that do not hold the bytes whose SHA-256 is their name.
 
     Args:
         root: The warehouse folder, which keeps the notes.
         paths: Files of the warehouse; one that is not named by a digest counts as whole.
+        anew: Read those too that were seen whole before.
 
     Raises:
         OSError: One cannot be read.
     """
-    seen = _notes(root)
+    seen = set() if anew else _notes(root)
     unseen = {path: note for path in paths if (note := _note(path)) not in seen}
     named = [path for path in unseen if _is_digest(path.name)]
     with ThreadPoolExecutor(settings.threads()) as pool:

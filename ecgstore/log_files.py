@@ -58,6 +58,18 @@ class LogFiles:
         """
         return int(self._read(version)[0].get("timestamp", 0))
 
+    def brought(self, version: int) -> set[str]:
+        """Return the names of the shards that came with a version.
+
+        Raises:
+            LogError: The commit is missing or damaged.
+        """
+        _, actions, _ = self._read(version)
+        try:
+            return {entry(one["add"]).name for one in actions if "add" in one}
+        except ValueError as error:
+            raise self._broken(log_name(version), str(error), version) from error
+
     def _listed(self) -> tuple[set[int], set[int]]:
         """Return the versions that have a commit, and those that have a checkpoint."""
         try:

@@ -8,31 +8,40 @@ it thoroughly.
 from __future__ import annotations
 
 import logging
-import math
+from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from ecgstore.errors import WarehouseError
-from ecgstore.keys import open_shards
-from ecgstore.shards import Shard, ShardWriter
+from ecgstore import integrity
+from ecgstore.errors import EcgStoreError, WarehouseError
+from ecgstore.keys import found, open_shards
+from ecgstore.log import Lost
+from ecgstore.shards import ShardWriter, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from ecgstore.commits import Entry
     from ecgstore.schema import TableSchema
+    from ecgstore.shards import Shard
     from ecgstore.tables import Table
 
-__all__ = ["merge", "small", "tidy"]
+__all__ = ["enough", "merge", "rewritten", "small", "tidy"]
 
 _MANY = 64  # shards a table may have before small ones are merged
-_TIER = 32  # shards of one tier that become one of the next
-_BASE = 16  # how much larger the shards of the next tier are
-_GROUPS = 8  # row groups held at a time
+_FULL = 32  # shards of one tier that become one of the next
+_TIER_BITS = 4  # a shard of the next tier has 16 times as many rows
+_SHARD_BYTES = 1 << 28  # a shard this large needs no more rows, however few it has
+_STEP_BYTES = 1 << 24  # rows held at a time, unpacked
+_BATCHES = 8  # pieces in which a row group is unpacked: one is read back to get a row of it
+_ROWS = 65_536  # of a piece, where the table leaves its row groups to the writer
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +49,8 @@ logger = logging.getLogger(__name__)
 def tidy(table: Table) -> int:
     """Merge the small shards of a table that has very many; cheap where it has not.
 
-    Ten thousand appends of one row leave some hundred shards and write each row three times. What
-    called for it was committed before, so nothing that goes wrong here is raised.
+    Ten thousand appends of one row leave less than a hundred shards and write each row two or three
+    times. What called for it was committed before, so nothing that goes wrong here is raised.
 
     Args:
         table: The table, just committed to.
@@ -51,25 +60,34 @@ def tidy(table: Table) -> int:
     """
     merged = 0
     try:
-        while len(table.snapshot.entries) >= _MANY:
-            group = _fullest(table.schema, list(table.snapshot.entries.values()))
-            if len(group) < _TIER or not merge(table, group, command="tidy"):
-                break
+        while len(table.snapshot.entries) >= _MANY and (group := _fullest(table)):
+            if not merge(table, group, command="tidy"):
+                break  # somebody else was faster
             merged += len(group)
-    except (WarehouseError, OSError) as error:
+    except EcgStoreError as error:
         logger.warning("Small shards of table %s stay as they are: %s", table.schema.name, error)
     return merged
 
 
 def small(schema: TableSchema, entry: Entry) -> bool:
     """Tell whether a shard is far from the size that a table's shards should have."""
-    return entry.rows is None or entry.rows < schema.rows_per_file // 2
+    few = entry.rows is None or entry.rows < schema.rows_per_file // 2
+    return few and entry.size < _SHARD_BYTES // 2
+
+
+def enough(schema: TableSchema, entries: Sequence[Entry]) -> list[Entry]:
+    """Return as many of the first shards as make one of the size that it should have."""
+    group, rows, size = [], 0, 0
+    for entry in entries:
+        if rows >= schema.rows_per_file or size >= _SHARD_BYTES:
+            break
+        group.append(entry)
+        rows, size = rows + (entry.rows or 0), size + entry.size
+    return group
 
 
 def merge(table: Table, entries: Sequence[Entry], *, command: str) -> bool:
-    """Put shards of the target size, sorted, in place of others, in one commit.
-
-    Memory is bounded by some row groups of each.
+    """Put shards of the right size, sorted, in place of others, in one commit.
 
     Args:
         table: The table.
@@ -80,85 +98,112 @@ def merge(table: Table, entries: Sequence[Entry], *, command: str) -> bool:
         False when somebody else replaced one of them meanwhile.
 
     Raises:
-        WarehouseError: A shard cannot be read or written.
+        DamagedError: One of them does not hold what was written.
+        WarehouseError: One cannot be read, or the others cannot be written.
     """
-    known = {file.name: file for file in table.files()}
-    if not all(entry.name in known for entry in entries):
+    old = [table.folder / entry.name for entry in entries]
+    try:
+        with rewritten(table, entries) as new:
+            return table.swap(old, new, command=command)
+    except Lost:
         return False
-    old = [known[entry.name] for entry in entries]
+
+
+@contextmanager
+def rewritten(
+    table: Table, entries: Sequence[Entry], *, without: pa.Table | None = None
+) -> Iterator[list[Shard]]:
+    """Write the rows of shards into others, of the right size and sorted, for a commit to come.
+
+    A flaw that is written anew looks sound, so each shard is read whole first, known or not.
+
+    Args:
+        table: The table.
+        entries: Its shards.
+        without: Rows whose values occur together here are left out.
+
+    Raises:
+        Lost: Somebody else replaced a shard meanwhile, and it is gone.
+        DamagedError: A shard does not hold what was written.
+        WarehouseError: One cannot be read, or the others cannot be written.
+    """
+    files = [table.folder / entry.name for entry in entries]
     with table.staging() as staging:
-        new = list(_sorted_shards(table.schema, old, staging))
-        return table.swap(old, new, command=command)
+        try:
+            with translated(table.folder):
+                integrity.check(table.folder, entries, version=table.version, anew=True)
+                new = list(_sorted_shards(table.schema, files, staging, without))
+        except WarehouseError as error:
+            if {file.name for file in files} <= table.log.snapshot().entries.keys():
+                raise
+            raise Lost from error
+        yield new
 
 
-def _fullest(schema: TableSchema, entries: Sequence[Entry]) -> list[Entry]:
-    """Return the shards of the lowest tier that holds enough of them, else those of none."""
+def _fullest(table: Table) -> list[Entry]:
+    """Return shards of the lowest tier that is full; none when none is."""
     tiers: dict[int, list[Entry]] = {}
-    for entry in entries:
-        if small(schema, entry):
-            tiers.setdefault(int(math.log(max(entry.rows or 1, 1), _BASE)), []).append(entry)
-    return next((tiers[tier] for tier in sorted(tiers) if len(tiers[tier]) >= _TIER), [])
+    for entry in table.snapshot.entries.values():
+        if small(table.schema, entry):
+            tier = ((entry.rows or 1).bit_length() - 1) // _TIER_BITS
+            tiers.setdefault(tier, []).append(entry)
+    full = (tiers[tier] for tier in sorted(tiers) if len(tiers[tier]) >= _FULL)
+    return enough(table.schema, next(full, []))
 
 
-def _sorted_shards(schema: TableSchema, files: Sequence[Path], staging: Path) -> Iterator[Shard]:
-    """Write the rows of all files in the table's order, some row groups at a time."""
-    order = list(schema.sort or schema.key)
-    parts = [open_shards(schema, [file]).to_table(columns=order) for file in files]
-    keys = pa.concat_tables(parts)
-    places = pa.table(
-        {
-            "file": np.repeat(np.arange(len(parts)), [part.num_rows for part in parts]),
-            "row": np.concatenate([np.arange(part.num_rows) for part in parts]),
-        }
-    )
-    for name in order:
-        places = places.append_column(f"key.{name}", keys[name])
-    # the places decide between equal keys, so the same shards always give the same bytes
-    ranked = places.sort_by(
-        [(f"key.{name}", "ascending") for name in order]
-        + [("file", "ascending"), ("row", "ascending")]
-    )
-    file, row = ranked["file"].to_numpy(), ranked["row"].to_numpy()
-    step = min((schema.rows_per_group or schema.rows_per_file) * _GROUPS, schema.rows_per_file)
-    for start in range(0, len(row), schema.rows_per_file):
-        stop = min(start + schema.rows_per_file, len(row))
-        with ShardWriter(staging, schema) as writer:
-            for first in range(start, stop, step):
-                chosen = slice(first, min(first + step, stop))
-                writer.write(_gathered(schema, files, file[chosen], row[chosen]))
-        if (shard := writer.close()) is not None:
-            yield shard
+def _sorted_shards(
+    schema: TableSchema, files: Sequence[Path], staging: Path, without: pa.Table | None
+) -> Iterator[Shard]:
+    """Write the rows of all files in the table's order, in shards of about the same size.
+
+    Rows are taken from a copy without compression, since to get one row of a shard a whole row
+    group of it must be unpacked, and neighbours in the new order may come from any of them.
+    """
+    draft = staging / "unpacked.arrow"
+    keys, starts = _unpack(schema, files, draft)
+    # equal keys stay in the order of the files, so the same shards always give the same bytes
+    order = [(name, "ascending") for name in schema.sort or schema.key]
+    ranked = pc.sort_indices(keys, sort_keys=order).to_numpy().astype(np.int64)
+    if without is not None:
+        ranked = ranked[~found(keys, without, without.column_names)[ranked]]
+    if not len(ranked):
+        return
+    step = max(1, _STEP_BYTES * keys.num_rows // draft.stat().st_size)
+    with pa.OSFile(str(draft)) as file, pa.ipc.open_file(file) as unpacked:
+        for part in np.array_split(ranked, -(-len(ranked) // schema.rows_per_file)):
+            with ShardWriter(staging, schema) as writer:
+                for first in range(0, len(part), step):
+                    writer.write(_picked(unpacked, starts, part[first : first + step]))
+            if (shard := writer.close()) is not None:
+                yield shard
 
 
-def _gathered(
-    schema: TableSchema, files: Sequence[Path], file: np.ndarray, row: np.ndarray
+def _unpack(
+    schema: TableSchema, files: Sequence[Path], draft: Path
+) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Copy all rows in pieces; return their keys, and where in the rows each piece begins."""
+    rows = max(1, schema.rows_per_group // _BATCHES) if schema.rows_per_group else _ROWS
+    names = list(dict.fromkeys([*schema.sort, *schema.key]))
+    keys, starts = [schema.arrow.empty_table().select(names)], [0]
+    with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, schema.arrow) as copy:
+        shards = open_shards(schema, files).get_fragments()
+        for group in chain.from_iterable(shard.split_by_row_group() for shard in shards):
+            for batch in group.to_batches(schema=schema.arrow, batch_size=rows, use_threads=False):
+                copy.write_batch(batch)
+                keys.append(pa.Table.from_batches([batch.select(names)]))
+                starts.append(starts[-1] + batch.num_rows)
+    return pa.concat_tables(keys), np.array(starts[:-1])
+
+
+def _picked(
+    unpacked: pa.ipc.RecordBatchFileReader, starts: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> pa.Table:
-    """Read single rows of several files, in the order asked for."""
-    parts, places = [], []
-    for one in np.unique(file):
-        here = np.flatnonzero(file == one)
-        parts.append(_rows(schema, files[one], row[here]))
-        places.append(here)
-    order = np.empty(len(row), dtype=np.int64)
-    order[np.concatenate(places)] = np.arange(len(row))
-    return pa.concat_tables(parts).take(pa.array(order))
-
-
-def _rows(schema: TableSchema, path: Path, rows: np.ndarray) -> pa.Table:
-    with pq.ParquetFile(path, page_checksum_verification=True) as shard:
-        sizes = [shard.metadata.row_group(i).num_rows for i in range(shard.num_row_groups)]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        groups = np.unique(np.searchsorted(starts, rows, side="right") - 1)
-        shift = starts[groups] - np.concatenate([[0], np.cumsum(np.asarray(sizes)[groups])[:-1]])
-        group = np.searchsorted(starts, rows, side="right") - 1
-        table = shard.read_row_groups(groups.tolist(), use_threads=False)
-    present = table.take(pa.array(rows - shift[np.searchsorted(groups, group)]))
-    return pa.Table.from_arrays(
-        [
-            present[field.name]
-            if field.name in present.column_names
-            else pa.nulls(len(rows), field.type)
-            for field in schema.arrow
-        ],
-        schema=schema.arrow,
-    )
+    """Return rows by their number, in the order asked for."""
+    piece = np.searchsorted(starts, rows, side="right") - 1
+    together = np.argsort(piece, kind="stable")
+    pieces, firsts = np.unique(piece[together], return_index=True)
+    parts = [
+        unpacked.get_batch(int(one)).take(pa.array(rows[here] - starts[one]))
+        for one, here in zip(pieces, np.split(together, firsts[1:]), strict=True)
+    ]
+    return pa.Table.from_batches(parts).take(pa.array(np.argsort(together)))

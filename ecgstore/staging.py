@@ -8,7 +8,7 @@ the table's folder only in the moment of its commit.
 from __future__ import annotations
 
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ecgstore import disk
@@ -20,22 +20,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from ecgstore.locks import Lock
     from ecgstore.shards import Shard
 
 __all__ = ["place", "staging", "whereabouts"]
 
 
 @contextmanager
-def staging(folder: Path) -> Iterator[Path]:
+def staging(folder: Path, lock: Lock) -> Iterator[Path]:
     """Make a staging folder in a table's folder; it goes at the end, with what is left in it.
+
+    Args:
+        folder: The table's folder.
+        lock: The lock of the warehouse: nobody removes the folder before it is claimed.
 
     Raises:
         OSError: The system refused.
     """
     own = folder / STAGING / uuid.uuid4().hex
-    disk.make_dir(own, sync=False)
     try:
-        with claim(own):
+        with ExitStack() as claimed:
+            with lock.shared():
+                disk.make_dir(own, sync=False)
+                claimed.enter_context(claim(own))
             yield own
     finally:
         with suppress(OSError):

@@ -128,7 +128,7 @@ class Table:
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """Make a folder in which shards wait for their commit; worker processes may write there."""
-        with translated(self.folder), staging(self.folder) as folder:
+        with translated(self.folder), staging(self.folder, self._lock) as folder:
             yield folder
 
     def read(
