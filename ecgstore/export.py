@@ -29,7 +29,7 @@ from ecgstore.schema import table_schema
 from ecgstore.waveforms import scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
@@ -138,13 +138,11 @@ def export(
         msg = f"Table {table!r} holds no signals to write as WFDB."
         raise UsageError(msg, hint="Export waveforms, or choose another format.")
     _check_place(warehouse.root, out, form, overwrite=overwrite)
-    opened = warehouse.tables()
     chosen = f"{quote(table)} where ({where or 'true'}\n)"
     told = progress or Silent()
-    with Catalog(warehouse.relations(opened)) as catalog, _written(out):
+    with Catalog(warehouse.relations()) as catalog, _written(out):
         if form == "wfdb":
-            files = opened[table].files() if table in opened else []
-            done = _signals(catalog, files, chosen, out, told, dry_run=dry_run)
+            done = _signals(catalog, chosen, out, told, dry_run=dry_run)
         else:
             done = _rows(catalog, schema, chosen, out, form, told, dry_run=dry_run)
     return replace(done, seconds=time.perf_counter() - began)
@@ -186,18 +184,22 @@ def _rows(
     if dry_run:
         return done
     progress.start(total, "rows")
-    as_text = form == "csv"
-    columns = ", ".join(_as_text(one) if as_text else quote(one.name) for one in schema.arrow)
-    kinds = pa.schema([_text_field(one) for one in schema.arrow]) if as_text else schema.arrow
+    at_once = schema.rows_per_group or _BATCH
     batches = catalog.batches(
-        f"select {columns} from {chosen}", rows=schema.rows_per_group or _BATCH
+        f"select {', '.join(map(quote, schema.arrow.names))} from {chosen}",
+        rows=at_once // 4 if form == "csv" else at_once,  # text takes more memory on its way
     )
+    kinds = pa.schema([_text_field(one) for one in schema.arrow]) if form == "csv" else schema.arrow
+    as_text = ", ".join(map(_as_text, schema.arrow))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _whole(out) as file:
+    with _whole(out) as file, catalog.connection.cursor() as aside:
         with _writer(file, schema, kinds, form) as writer:
             for batch in batches:
-                writer.write_table(pa.Table.from_batches([batch]).cast(kinds))
-                progress.advance(len(batch))
+                rows = pa.Table.from_batches([batch])
+                if form == "csv":  # bit by bit: DuckDB would hold the text of all rows at once
+                    rows = aside.from_arrow(rows).project(as_text).to_arrow_table()
+                writer.write_table(rows.cast(kinds))
+                progress.advance(len(rows))
         size = file.tell()
     return replace(done, files=1, size=size)
 
@@ -232,7 +234,6 @@ def _text_field(column: pa.Field) -> pa.Field:
 
 def _signals(
     catalog: Catalog,
-    files: Sequence[Path],
     chosen: str,
     out: Path,
     progress: Progress,
@@ -247,7 +248,7 @@ def _signals(
     progress.start(_count(catalog, "chosen"), "records")
     refused: Counter[str] = Counter()
     written = size = 0
-    for path in files:
+    for path in catalog.relations["waveforms"][0]:
         rows = catalog.table(
             "select * from chosen where record_id in (select record_id from read_parquet($path))",
             {"path": str(path)},

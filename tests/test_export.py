@@ -389,3 +389,39 @@ def test_a_full_disk_leaves_whole_files_only(
     for header in out.rglob("*.hea"):
         ecgstore.read(header)
     assert not [path for path in left if path.suffix not in {".hea", ".dat"}]
+
+
+PEAK = """
+    import resource, sys, ecgstore
+    root, out, form, where = sys.argv[1:]
+    with ecgstore.connect(root) as store:
+        store.export("waveforms", out, form=form, where=where)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
+    """Six times the records, 180 MB of samples or 300 MB of text, take at most 100 MB more."""
+    rng = np.random.default_rng(0)
+    warehouse = Warehouse.create(tmp_path / "warehouse")
+    few, parts = 250, 6
+    for part in range(parts):
+        ids = [f"a/{part}_{number}" for number in range(few)]
+        lead = pa.array(
+            [*rng.integers(-100, 100, (few, 5000), dtype=np.int16)], pa.list_(pa.int16())
+        )
+        waves = {"record_id": ids, "gain": [[200.0] * 12] * few, **dict.fromkeys(COLUMNS, lead)}
+        warehouse.append("waveforms", pa.table(waves), command="test")
+        rows = {"record_id": ids, "rate_hz": [500.0] * few}
+        warehouse.append("records", pa.table(rows), command="test")
+    for form in ("parquet", "csv", "wfdb"):
+        peaks = []
+        for name, where in (("few", "record_id < 'a/1'"), ("all", "true")):
+            command = [sys.executable, "-c", textwrap.dedent(PEAK)]
+            arguments = [tmp_path / "warehouse", tmp_path / f"{form}_{name}", form, where]
+            done = subprocess.run(
+                [*command, *map(str, arguments)], capture_output=True, text=True, check=True
+            )
+            peaks.append(int(done.stdout))
+        assert peaks[1] < peaks[0] + 100, (form, peaks)
