@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from ecgstore import disk
 from ecgstore.expire import named
+from ecgstore.layout import check_layout
 from ecgstore.locks import claim
 from ecgstore.log import Log
 from ecgstore.progress import Silent
-from ecgstore.schema import TABLES
+from ecgstore.schema import TABLES, table_schema
 from ecgstore.shards import STAGING
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def gc(
 
     Raises:
         LogError: A log file is damaged, so what it names is not known.
+        SchemaError: A newer ecgstore wrote a table, so what it needs is not known.
         WarehouseError: The lock cannot be had, or a file cannot be removed.
     """
     began, progress = time.monotonic(), progress or Silent()
@@ -133,7 +135,9 @@ def gc(
 
 def _unneeded(folder: Path) -> Iterator[tuple[Path, str, bool]]:
     """Yield what no version of a table needs, what it is, and whether it is ours to remove."""
-    live = named(Log(folder))
+    log = Log(folder)
+    check_layout(log.snapshot(), table_schema(folder.name))  # a newer one may need other files
+    live = named(log)
     for path in sorted(folder.iterdir()):
         if path.name == "_delta_log":
             yield from _temporary(path)

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ecgstore import disk
-from ecgstore.errors import WarehouseError
 from ecgstore.locks import claim
 from ecgstore.shards import STAGING
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from ecgstore.locks import Lock
     from ecgstore.shards import Shard
 
-__all__ = ["place", "staging", "whereabouts"]
+__all__ = ["place", "settle", "staging"]
 
 
 @contextmanager
@@ -49,24 +48,29 @@ def staging(folder: Path, lock: Lock) -> Iterator[Path]:
             disk.remove_tree(own)
 
 
-def whereabouts(shard: Shard, folder: Path) -> Path:
-    """Return where a shard is: still in staging, or in place after a commit that was lost."""
-    return shard.path if shard.path.exists() else folder / shard.path.name
-
-
 def place(shards: Sequence[Shard], folder: Path) -> None:
-    """Move shards into the table's folder and make that last.
+    """Give shards their name in the table's folder and make that last.
+
+    They keep the one in staging as well: when the commit is lost to another writer and the lock is
+    let go, the file in place is nobody's and may be collected before the next attempt.
 
     Raises:
-        WarehouseError: One is gone.
         OSError: The system refused.
     """
     for shard in shards:
-        path = whereabouts(shard, folder)
-        if path.parent != folder:
-            disk.rename(path, folder / path.name)
-        elif not path.exists():
-            msg = f"A shard of table {folder.name!r} went before it was committed."
-            hint = "Nothing was committed; run the same command again."
-            raise WarehouseError(msg, path=folder, hint=hint)
+        path = folder / shard.path.name
+        try:
+            disk.link(shard.path, path)
+        except FileExistsError:
+            if not path.samefile(shard.path):  # left by a kill, perhaps torn by a power loss
+                draft = disk.temporary(path)
+                disk.link(shard.path, draft)
+                disk.rename(draft, path)
     disk.sync_dir(folder)
+
+
+def settle(shards: Sequence[Shard]) -> None:
+    """Let go of the names in staging after the commit; one that stays goes with its folder."""
+    with suppress(OSError):
+        for shard in shards:
+            disk.remove(shard.path)

@@ -22,7 +22,7 @@ from ecgstore.layout import check_layout, layout, metadata
 from ecgstore.locks import Lock
 from ecgstore.log import Log, Lost
 from ecgstore.shards import Shard, check_rows, translated, write_shards
-from ecgstore.staging import place, staging, whereabouts
+from ecgstore.staging import place, settle, staging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -212,8 +212,7 @@ class Table:
                 if missing.all():
                     left.append((shard, keys))
                 elif missing.any():
-                    path = whereabouts(shard, self.folder)
-                    rows = open_shards(self.schema, [path]).to_table().filter(missing)
+                    rows = open_shards(self.schema, [shard.path]).to_table().filter(missing)
                     left += map(with_keys, write_shards(staging, self.schema, rows))
             pending = left
             added = sum(keys.num_rows for _, keys in pending)
@@ -367,6 +366,7 @@ class Table:
                 codeVersion=settings.code_version(),
                 job=self._job,
             )
+        settle(shards)
         integrity.remember(self.folder, [entry.name for entry in come])
         return added
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ecgstore.catalog import Catalog
-from ecgstore.errors import NotEnoughDataError, UnknownNameError, UsageError
+from ecgstore.errors import (
+    NotEnoughDataError,
+    SchemaError,
+    UnknownNameError,
+    UsageError,
+    WarehouseError,
+)
 from ecgstore.features import Member, feature_set, matrix
 from ecgstore.fuse import fuse, stored_statistics
 from ecgstore.scaling import Statistics, fused, normalise, statistics
@@ -20,6 +29,7 @@ from ecgstore.split import EVERYTHING, reshuffles, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -131,6 +141,82 @@ def test_blocks_are_concatenated_in_the_order_of_members(cohort: Cohort) -> None
     assert np.array_equal(fused([a, b], [], scale="none"), np.hstack([a, b]))
     both = fused([a, b], [of(a), of(b)], scale="minmax")
     assert np.array_equal(both[:, 4:], normalise(b, of(b), scale="minmax"))
+
+
+def laid_out(folder: Path, rows: pa.Table, *, shards: int) -> list[Path]:
+    """Write rows as they come to so many shards, in row groups of 7."""
+    files = [folder / f"{i}.parquet" for i in range(shards)]
+    step = -(-rows.num_rows // shards)
+    for i, file in enumerate(files):
+        pq.write_table(rows.slice(i * step, step), file, row_group_size=7)
+    return files
+
+
+def test_vectors_are_found_wherever_they_lie(cohort: Cohort, tmp_path: Path) -> None:
+    relations = cohort().relations()
+    stored = pq.read_table(relations["embeddings"][0], schema=relations["embeddings"][1])
+    mixed = stored.take(np.random.default_rng(0).permutation(stored.num_rows))
+    files = laid_out(tmp_path, mixed, shards=5)
+    elsewhere = {**relations, "embeddings": (files, stored.schema)}
+    some = [f"syn/{i:05d}" for i in range(3, 90, 7)]
+    with Catalog(relations) as catalog, Catalog(elsewhere) as other:
+        for members in ([ALPHA, BETA], [BETA]):
+            for chosen in (None, some, []):
+                ids, blocks = matrix(catalog, members, chosen)
+                same_ids, same = matrix(other, members, chosen)
+                assert list(ids) == list(same_ids)
+                assert len(ids) == (120 if chosen is None else len(chosen))
+                for block, again in zip(blocks, same, strict=True):
+                    assert np.array_equal(block, again)
+
+
+def test_vectors_that_cannot_be_joined_name_their_model(cohort: Cohort, tmp_path: Path) -> None:
+    relations = cohort(records=20).relations()
+    (files, schema) = relations["embeddings"]
+    rows = pq.read_table(files, schema=schema).to_pylist()
+    broken = {
+        "differ in length; 4 was expected": [1.0, 2.0, 3.0],
+        "hold values that are not finite": [1.0, 2.0, float("inf"), 4.0],
+    }
+    for message, vector in broken.items():
+        next(row for row in rows if row["record_id"] == "syn/00007")["embedding"] = vector
+        files = laid_out(tmp_path, pa.Table.from_pylist(rows, schema=schema), shards=2)
+        with Catalog({**relations, "embeddings": (files, schema)}) as catalog:
+            with pytest.raises(SchemaError, match=f"The vectors of alpha@v1:mean {message}"):
+                matrix(catalog, [ALPHA])
+            assert len(matrix(catalog, [BETA])[0]) == 20
+            assert len(matrix(catalog, [ALPHA], ["syn/00001"])[0]) == 1
+    with Catalog({**relations, "embeddings": (files, schema)}) as catalog:
+        files[0].write_bytes(files[0].read_bytes()[:99])
+        with pytest.raises(WarehouseError):
+            matrix(catalog, [BETA])
+
+
+def test_vectors_are_held_once(tmp_path: Path) -> None:
+    ids = [f"r/{i:05d}" for i in range(8000)]
+    x = np.random.default_rng(0).standard_normal((8000, 512), dtype=np.float32)
+    columns = {
+        "record_id": ids,
+        **dict.fromkeys(Member._fields, ["m"] * 8000),
+        "dim": pa.array([512] * 8000, pa.int32()),
+        "embedding": pa.array(list(x), pa.list_(pa.float32())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "shard.parquet", row_group_size=256)
+    code = f"""
+from pathlib import Path
+import pyarrow as pa
+from ecgstore.catalog import Catalog
+from ecgstore.features import Member, matrix
+from ecgstore.schema import TABLES
+file = Path({str(tmp_path)!r}) / "shard.parquet"
+with Catalog({{"embeddings": ([file], TABLES["embeddings"].arrow)}}) as catalog:
+    _, (block,) = matrix(catalog, [Member("m", "m", "m")], [f"r/{{i:05d}}" for i in range(8000)])
+print(block.nbytes, pa.default_memory_pool().max_memory())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result, beside = map(int, done.stdout.split())
+    assert result == x.nbytes
+    assert beside < result / 2  # some row groups of a thirtieth
 
 
 def test_features_and_statistics_equal_the_shipped_queries(cohort: Cohort) -> None:

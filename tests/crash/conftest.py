@@ -25,8 +25,8 @@ def ask() -> Iterator[Callable[..., Any]]:
         yield server
 
 
-@pytest.fixture
-def tmp_memory() -> Iterator[Path]:
+@pytest.fixture(scope="session")
+def memory() -> Iterator[Path]:
     """Return a folder, in memory where there is such a place."""
     home = _MEMORY if _MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="crash-", dir=home) as folder:

@@ -37,7 +37,10 @@ def content(root: Path) -> Content:
         AssertionError: A key occurs twice.
         EcgStoreError: Something cannot be read.
     """
-    return {name: rows(table.read(), name) for name, table in Warehouse(root).tables().items()}
+    return {
+        name: rows(table.read(), name) if table.snapshot.entries else {}
+        for name, table in Warehouse(root).tables().items()
+    }
 
 
 def rows(table: pa.Table, name: str) -> dict[tuple[object, ...], str]:

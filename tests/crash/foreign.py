@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import deltalake
@@ -19,7 +21,6 @@ from .power import Data, Pool, on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .forks import Tell
     from .power import State
@@ -49,7 +50,7 @@ def tear_foreign_commits(scratch: Path, *, every: int) -> dict[str, Any]:
         return list(_torn(whole, on_disk(root), every=every))
 
     states = forked(write).result()
-    pool = Pool(stage.home)
+    pool = Pool(Path(tempfile.mkdtemp(dir=stage.home)))
 
     def look(_: Tell) -> list[str]:
         return [
@@ -104,7 +105,7 @@ def _problems(root: Path, before: Content) -> list[str]:
             problems.append("the repair lost rows")
         return problems
     except Exception:  # noqa: BLE001  what cannot be looked at is a problem, too
-        return [traceback.format_exc()]
+        return [traceback.format_exc(limit=-2)]
 
 
 def _kept(now: Content, before: Content) -> bool:

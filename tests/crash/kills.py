@@ -9,7 +9,7 @@ from ecgstore import disk
 
 from .forks import forked
 from .operations import staged
-from .steps import At, counted, die, sampled, sides
+from .steps import At, counted, die, sampled, sides, sort
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,15 +22,21 @@ if TYPE_CHECKING:
 _BATCH = 40  # warehouses examined by one child
 
 
-def kill_at_steps(name: str, scratch: Path, *, seed: int | None) -> dict[str, Any]:
-    """Kill an operation at steps, each time on a fresh copy; `seed` None takes every step.
+def kill_at_steps(name: str, scratch: Path, *, seed: int, most: int | None) -> dict[str, Any]:
+    """Kill an operation at steps, each time on a fresh copy.
+
+    Args:
+        name: The operation.
+        scratch: A folder to work in.
+        seed: Of what is drawn.
+        most: How many steps are drawn, each of another sort; None takes every step.
 
     Returns:
         ``kills``, ``steps`` and ``sorts`` counted, and ``problems`` told.
     """
     stage = staged(name, scratch)
     steps = counted(stage)
-    points = sides(steps) if seed is None else sampled(steps, seed=seed)
+    points = sides(steps) if most is None else sampled(steps, seed=seed, most=most)
     problems = []
     for start in range(0, len(points), _BATCH):
         batch = points[start : start + _BATCH]
@@ -43,7 +49,7 @@ def kill_at_steps(name: str, scratch: Path, *, seed: int | None) -> dict[str, An
     return {
         "kills": len(points),
         "steps": len(steps),
-        "sorts": sorted({steps[number] for number, _ in points}),
+        "sorts": len({sort(steps[number]) for number, _ in points}),
         "problems": problems,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import tempfile
 import traceback
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ecgstore.errors import UsageError
+from ecgstore.log import CHECKPOINT_EVERY
 from ecgstore.schema import TABLES
 from ecgstore.store import Store
 from ecgstore.warehouse import Warehouse
@@ -126,49 +128,53 @@ class Stage:
                 found = erasure(root, self.operation.erased, done=done == last)
             return found or (self._finished(root) if again else [])
         except Exception:  # noqa: BLE001  what cannot be looked at is a problem, too
-            return [traceback.format_exc()]
+            return [traceback.format_exc(limit=-2)]
 
     def _finished(self, root: Path) -> list[str]:
         """Run the operation to its end; it must come to where an undisturbed one does."""
         self.run(root, lambda _: None)
         wanted = self.contents[-1]
         assert wanted is not None
+        Store(root).gc(grace_s=0)
         result = Store(root).verify()
-        found = [*grave(result), *differences(content(root), wanted), *unlike_sources(root)]
+        found = [*grave(result), *leftovers(result), *differences(content(root), wanted)]
         if not found and self.operation.erased:
             found = erasure(root, self.operation.erased, done=True)
-        if not found:
-            Store(root).gc(grace_s=0)
-            found = leftovers(Store(root).verify())
         return [f"run again: {one}" for one in found]
 
 
 def staged(name: str, scratch: Path) -> Stage:
-    """Make the warehouse that an operation starts from, once, and run it on a copy."""
-    home = Path(scratch) / name
-    home.mkdir()
-    sources = home / "sources"
-    write_sources(sources)
-    operation = OPERATIONS[name]
-    stage = Stage(operation, home, sources, home / "base" / "warehouse")
-
-    def make(_: Tell) -> None:
-        for one in operation.after:
-            for call in {**OPERATIONS, **_SCENERY}[one].calls:
-                call(stage.base, sources)
-
-    def undisturbed(_: Tell) -> list[Content | None]:
-        root = stage.copy()
-        known = root.exists() and not operation.damaged
-        contents = [content(root) if known else None]
-        for call in operation.calls:
-            call(root, sources)
-            contents.append(content(root))
-        return contents
-
-    forked(make).result()
-    stage.contents = forked(undisturbed).result()
+    """Make the warehouse that an operation starts from, and run it on a copy; once a folder."""
+    home = scratch / name
+    stage = Stage(OPERATIONS[name], home, home / "sources", home / "base" / "warehouse")
+    known = home / "contents"
+    if not known.exists():
+        home.mkdir()
+        write_sources(stage.sources)
+        forked(lambda _: _made(stage)).result()
+        known.write_bytes(pickle.dumps(forked(lambda _: _undisturbed(stage)).result()))
+    stage.contents = pickle.loads(known.read_bytes())
     return stage
+
+
+def _made(stage: Stage) -> None:
+    stage.base.parent.mkdir()
+    for one in stage.operation.after:
+        calls = OPERATIONS[one].calls if one in OPERATIONS else (_SCENERY[one],)
+        for call in calls:
+            call(stage.base, stage.sources)
+
+
+def _undisturbed(stage: Stage) -> list[Content | None]:
+    root = stage.copy()
+    known = root.exists() and not stage.operation.damaged
+    contents = [content(root) if known else None]
+    for call in stage.operation.calls:
+        call(root, stage.sources)
+        contents.append(content(root))
+    assert not unlike_sources(root)
+    stage.drop(root)
+    return contents
 
 
 def _init(root: Path, _: Path) -> None:
@@ -218,9 +224,20 @@ def _evaluate(root: Path, _: Path) -> None:
 
 
 def _crowd(root: Path, _: Path) -> None:
-    """Commit 63 times: with one more, small shards are merged and the log is summed up."""
+    """Make as many small shards as a table keeps: with one more they are merged."""
     for number in range(63):
         _append(root, number)
+
+
+def _late(root: Path, _: Path) -> None:
+    """Bring a log, with few shards, to where the next commit is to sum it up."""
+    number = 0
+    while (version := Warehouse(root).table("labels").version) < CHECKPOINT_EVERY - 1:
+        if version == CHECKPOINT_EVERY // 2:
+            Store(root).compact(["labels"], retention_days=0)
+            Store(root).gc(grace_s=0)
+        _append(root, number)
+        number += 1
 
 
 def _append(root: Path, number: int) -> None:
@@ -290,11 +307,8 @@ _ALL = [
         after=(*_FILLED, "vectors"),
         imports=_LEARNING,
     ),
-    Operation(
-        "append",
-        (lambda root, _: _append(root, 63), lambda root, _: _append(root, 64)),
-        after=("init", "ingest", "crowd"),
-    ),
+    Operation("tidy", (lambda root, _: _append(root, 99),), after=("init", "ingest", "crowd")),
+    Operation("append", (lambda root, _: _append(root, 99),), after=("init", "ingest", "late")),
     Operation(
         "repair",
         (lambda root, _: Store(root).verify(repair=True),),
@@ -312,13 +326,15 @@ _ALL = [
     Operation("gc", (_collect,), after=(*_FILLED, "scatter", "litter"), imports=_UPKEEP),
 ]
 _SCENERY = {
-    "crowd": Operation("crowd", (_crowd,)),
-    "tear": Operation("tear", (_tear,)),
-    "scatter": Operation("scatter", (_scatter,)),
-    "stray": Operation("stray", (_stray,)),
-    "litter": Operation("litter", (_litter,)),
-    "vectors": Operation("vectors", (_vectors,)),
+    "crowd": _crowd,
+    "late": _late,
+    "litter": _litter,
+    "scatter": _scatter,
+    "stray": _stray,
+    "tear": _tear,
+    "vectors": _vectors,
 }
+"""What else may be done to a warehouse before."""
 
 
 OPERATIONS = {one.name: one for one in _ALL}

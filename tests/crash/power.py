@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -130,14 +130,14 @@ class Disk:
         """Return what a process sees that runs on."""
         return self._state(set(), {}, "kept")
 
-    def states(self, *, seed: int, samples: int) -> Iterator[State]:
+    def states(self, draw: random.Random, *, samples: int) -> Iterator[State]:
         """Yield the states that a power loss at this moment may leave.
 
         They are: nothing lost; everything lost; each pending thing lost alone, and kept alone;
         with all names there, the ends of files torn or zero; and random choices.
 
         Args:
-            seed: Of the random choices.
+            draw: Makes the random choices.
             samples: How many of these.
         """
         every = list(self._pending())
@@ -149,7 +149,6 @@ class Disk:
             if one.file is not None:
                 yield self._chosen([one], "torn")
                 yield self._chosen([one], "zeros")
-        draw = random.Random(seed)
         for _ in range(samples if len(every) > 1 else 0):
             chosen = [one for one in every if draw.random() < 0.5]
             fate: Fate = draw.choice(("lost", "torn", "zeros"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import random
 import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgstore import disk
@@ -16,7 +19,6 @@ from .steps import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ecgstore.disk import Step
 
@@ -48,7 +50,8 @@ def lose_power(
     scratch: Path,
     *,
     seed: int,
-    limit: int | None,
+    moments: int | None,
+    each: int | None,
     again: int = 1,
     without: str = "",
 ) -> dict[str, Any]:
@@ -58,31 +61,34 @@ def lose_power(
         name: The operation.
         scratch: A folder to work in.
         seed: Of what is drawn.
-        limit: How many of the different states are looked at: those of the moments at which a
-            call had just returned, and others evenly chosen; None takes all.
+        moments: After how many steps power is lost, besides those after which a call had just
+            returned; None takes every step.
+        each: How many states of a moment are looked at; None takes all.
         again: The operation is run again on every so many of them.
         without: A kind of step that is left out, to see that its absence is noticed.
 
     Returns:
-        ``states`` looked at, ``different`` ones there are, ``steps``, and ``problems`` told.
+        ``states`` looked at, ``steps`` after which power was lost, and ``problems`` told.
     """
     stage = staged(name, scratch)
     steps, marks, unseen = forked(lambda _: _recorded(stage)).result()
-    losses = list(_losses(stage, steps, marks, seed=seed, without=without))
-    problems = [f"{name}: {path} was written past the recorder" for path in unseen]
-    chosen = losses if limit is None else _drawn(losses, marks, limit)
-    pool = Pool(stage.home)
-    for start in range(0, len(chosen), _BATCH):
-        batch = chosen[start : start + _BATCH]
+    problems = [f"{name} changed {path} without a step" for path in unseen]
+    draw = random.Random(seed)
+    chosen = set(range(len(steps) + 1))
+    if moments is not None:
+        chosen = {*marks, *draw.sample(sorted(chosen), min(moments, len(chosen)))}
+    losses = list(_losses(stage, steps, marks, chosen, draw, each=each, without=without))
+    pool = Pool(Path(tempfile.mkdtemp(dir=stage.home)))
+    for start in range(0, len(losses), _BATCH):
+        batch = losses[start : start + _BATCH]
         work = functools.partial(_looked_at, stage, pool, batch, every=again)
         for loss, found in zip(batch, forked(work).result(), strict=True):
             last = place(steps[loss.after - 1], stage.base) if loss.after else "nothing"
             where = f"{name} lost power after {loss.after} steps ({last}), {loss.done} calls done"
             problems += [f"{where}: {one}" for one in found]
     return {
-        "states": len(chosen),
-        "different": len(losses),
-        "steps": len(steps),
+        "states": len(losses),
+        "steps": len(chosen),
         "problems": problems,
     }
 
@@ -115,27 +121,29 @@ def _recorded(stage: Stage) -> tuple[list[Step], list[int], list[str]]:
 
 
 def _losses(
-    stage: Stage, steps: list[Step], marks: list[int], *, seed: int, without: str
+    stage: Stage,
+    steps: list[Step],
+    marks: list[int],
+    moments: set[int],
+    draw: random.Random,
+    *,
+    each: int | None,
+    without: str,
 ) -> Iterator[Loss]:
-    """Yield every state once, with the most that had been reported as done."""
+    """Yield the states that a power loss at some moments may leave, each once."""
     model = Disk(stage.base)
-    seen: dict[tuple[str, int], None] = {}
+    seen: set[tuple[str, int]] = set()
     for after in range(len(steps) + 1):
         if after and steps[after - 1].kind != without:
             model.apply(steps[after - 1])
+        if after not in moments:
+            continue
         done = sum(mark <= after for mark in marks)
-        for state in model.states(seed=seed * 100_003 + after, samples=_SAMPLES):
-            key = (digest(state), done)
-            if key not in seen:
-                seen[key] = None
-                yield Loss(after, done, state)
-
-
-def _drawn(losses: list[Loss], marks: list[int], limit: int) -> list[Loss]:
-    told = [loss for loss in losses if loss.after in marks][:limit]
-    others = [loss for loss in losses if loss.after not in marks]
-    stride = max(1, -(-len(others) // max(1, limit - len(told))))
-    return [*told, *others[::stride]]
+        states = {digest(one): one for one in model.states(draw, samples=_SAMPLES)}
+        fresh = [name for name in states if (name, done) not in seen]
+        for name in fresh if each is None else draw.sample(fresh, min(each, len(fresh))):
+            seen.add((name, done))
+            yield Loss(after, done, states[name])
 
 
 def _looked_at(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 from collections import defaultdict
 from typing import TYPE_CHECKING, Literal
 
 from ecgstore import disk
+from ecgstore.schema import TABLES
 
 from .forks import forked
 
@@ -99,14 +101,18 @@ def sides(steps: Sequence[str]) -> list[tuple[int, Side]]:
     return points
 
 
-def sampled(steps: Sequence[str], *, seed: int) -> list[tuple[int, Side]]:
-    """Return one point for every sort of step, of whichever table; `seed` decides which."""
+def sampled(steps: Sequence[str], *, seed: int, most: int) -> list[tuple[int, Side]]:
+    """Return points of so many sorts of step, one of each; `seed` decides which."""
     groups: dict[str, list[tuple[int, Side]]] = defaultdict(list)
     for number, side in sides(steps):
-        kind, _, path = steps[number].partition(" ")
-        table, _, file = path.partition("/")
-        groups[f"{kind} {file or table}"].append((number, side))
-    return sorted(
-        points[(seed * 7919 + order * 104729) % len(points)]
-        for order, points in enumerate(groups.values())
-    )
+        groups[sort(steps[number])].append((number, side))
+    draw = random.Random(seed)
+    chosen = [draw.choice(points) for points in groups.values()]
+    return sorted(draw.sample(chosen, min(most, len(chosen))))
+
+
+def sort(step: str) -> str:
+    """Return what a step does to which sort of file, in whichever table."""
+    kind, _, path = step.partition(" ")
+    table, _, file = path.partition("/")
+    return f"{kind} {file}" if file else f"{kind} {'table' if table in TABLES else table}"

@@ -15,31 +15,17 @@ if TYPE_CHECKING:
 SEED = 1
 
 
+@pytest.mark.parametrize("most", [6, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_killed_at_every_sort_of_step(
-    name: str, ask: Callable[..., Any], count: Callable[[str, int], None], tmp_memory: Path
-) -> None:
-    _kill(name, ask, count, tmp_memory, seed=SEED)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_killed_at_every_step(
-    name: str, ask: Callable[..., Any], count: Callable[[str, int], None], tmp_memory: Path
-) -> None:
-    _kill(name, ask, count, tmp_memory, seed=None)
-
-
-def _kill(
+def test_what_a_killed_operation_leaves_is_whole_and_the_next_run_finishes_it(
     name: str,
+    most: int | None,
     ask: Callable[..., Any],
     count: Callable[[str, int], None],
-    tmp_memory: Path,
-    *,
-    seed: int | None,
+    memory: Path,
 ) -> None:
-    imports = OPERATIONS[name].imports
-    done = ask("kills:kill_at_steps", name, tmp_memory, seed=seed, imports=imports)
-    count(f"kills at steps of {name} survived", done["kills"])
-    count(f"sorts of step of {name} killed at", len(done["sorts"]))
-    assert not done["problems"], "\n".join([f"seed {seed}", *done["problems"]])
+    options = {"seed": SEED, "most": most, "imports": OPERATIONS[name].imports}
+    done = ask("kills:kill_at_steps", name, memory, **options)
+    count("kills at steps survived", done["kills"])
+    count("sorts of step killed at", done["sorts"])
+    assert not done["problems"], "\n".join([f"seed {SEED}", *done["problems"]])

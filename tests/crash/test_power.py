@@ -13,46 +13,46 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEED = 1
-NORMAL = {"again": 12, "limit": 24}
-SLOW = {"again": 5, "limit": 1500}
+NORMAL = {"moments": 6, "each": 2, "again": 4}
+SLOW = {"moments": None, "each": 12, "again": 6}
 
 
 @pytest.fixture(params=[NORMAL, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["some", "most"])
-def extent(request: pytest.FixtureRequest) -> dict[str, int]:
-    """Return how many states are looked at; the slow suite looks at nearly all there are."""
-    wanted: dict[str, int] = request.param
+def extent(request: pytest.FixtureRequest) -> dict[str, int | None]:
+    """Return how many states are looked at; the slow suite loses power after every step."""
+    wanted: dict[str, int | None] = request.param
     return wanted
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_state_after_a_power_loss_opens_and_nothing_told_is_lost(
     name: str,
-    extent: dict[str, int],
+    extent: dict[str, int | None],
     ask: Callable[..., Any],
     count: Callable[[str, int], None],
-    tmp_memory: Path,
+    memory: Path,
 ) -> None:
     imports = OPERATIONS[name].imports
-    done = ask("replay:lose_power", name, tmp_memory, seed=SEED, imports=imports, **extent)
+    done = ask("replay:lose_power", name, memory, seed=SEED, imports=imports, **extent)
     count("states after a power loss replayed", done["states"])
-    count(f"steps of {name} with a power loss after them", done["steps"])
+    count("steps with a power loss after them", done["steps"])
     assert not done["problems"], "\n".join([f"seed {SEED}", *done["problems"]])
 
 
 @pytest.mark.parametrize("kind", ["sync", "sync_dir"])
 def test_a_writer_that_forgets_to_force_its_files_to_disk_is_found_out(
-    kind: str, ask: Callable[..., Any], tmp_memory: Path
+    kind: str, ask: Callable[..., Any], memory: Path
 ) -> None:
-    options = {"seed": SEED, "limit": 12, "without": kind}
-    done = ask("replay:lose_power", "label", tmp_memory, **options)
+    options = {"seed": SEED, "moments": 2, "each": 12, "without": kind}
+    done = ask("replay:lose_power", "label", memory, **options)
     assert done["problems"]
 
 
 @pytest.mark.parametrize("every", [100, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_torn_commit_of_another_engine_is_named_and_repaired(
-    every: int, ask: Callable[..., Any], count: Callable[[str, int], None], tmp_memory: Path
+    every: int, ask: Callable[..., Any], count: Callable[[str, int], None], memory: Path
 ) -> None:
     imports = (*OPERATIONS["repair"].imports, "deltalake")
-    done = ask("foreign:tear_foreign_commits", tmp_memory, every=every, imports=imports)
+    done = ask("foreign:tear_foreign_commits", memory, every=every, imports=imports)
     count("states after a torn commit of another engine", done["states"])
     assert not done["problems"], "\n".join(done["problems"])
