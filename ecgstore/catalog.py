@@ -260,10 +260,9 @@ class _Refusals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, duckdb.IOException) and _SHARD.search(str(error)):
-            msg = "A shard went while it was queried: rows were erased or versions cleaned."
-            raise WarehouseError(msg, path=Path(), hint="Ask again.") from error
         if isinstance(error, duckdb.Error):
+            if _is_gone(error):
+                raise _gone(Path()) from error
             first, *others = str(error).splitlines() or [type(error).__name__]
             more = others[0].strip() if others else ""
             hint = more if more and not more.startswith("LINE ") else None
@@ -355,8 +354,19 @@ def _unreadable(
     relations: Mapping[str, tuple[list[Path], pa.Schema]], error: duckdb.Error
 ) -> WarehouseError:
     folder = next((files[0].parent.parent for files, _ in relations.values() if files), Path())
+    if _is_gone(error):
+        return _gone(folder)
     msg = f"The tables could not be opened: {str(error).splitlines()[0]}"
     return WarehouseError(msg, path=folder)
+
+
+def _is_gone(error: duckdb.Error) -> bool:
+    return isinstance(error, duckdb.IOException) and bool(_SHARD.search(str(error)))
+
+
+def _gone(folder: Path) -> WarehouseError:
+    msg = "A shard went while it was queried: rows were erased or versions cleaned."
+    return WarehouseError(msg, path=folder, hint="Ask again.")
 
 
 def _home() -> Path:
