@@ -100,7 +100,9 @@ def test_rows_stay_the_same_whatever_came_before(
             getattr(warehouse, verb)("labels", keys if verb == "delete" else rows, command=verb)
         for name in ("labels", "records"):
             before = warehouse.table(name)
-            whole = {n for n, one in before.snapshot.entries.items() if (one.rows or 0) >= ROWS // 2}
+            whole = {
+                n for n, one in before.snapshot.entries.items() if (one.rows or 0) >= ROWS // 2
+            }
             (done,) = compact(warehouse, [name]).tables
             after = warehouse.table(name)
             assert ordered(after.read()).equals(ordered(before.read()))

@@ -92,7 +92,9 @@ def race(folder: Path, writers: int) -> object:
             if random.random() < 0.5:
                 added += table.append(rows, command="race")
             else:
-                added += table.append_shards(write_shards(folder, LABELS, rows), command="race")
+                with table.staging() as staging:
+                    shards = write_shards(staging, LABELS, rows)
+                    added += table.append_shards(shards, command="race")
         os.write(pipe, f"{added}\n".encode())
 
     return [collected(*child) for child in [forked(work) for _ in range(writers)]]
