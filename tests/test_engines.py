@@ -93,10 +93,9 @@ def load_delta(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def with_daft(folder: Path, version: int | None) -> pa.Table:
-    pytest.importorskip("daft", reason=FEWER)
-    import daft
-
-    return daft.read_deltalake(str(folder), version=version).to_arrow()
+    daft = pytest.importorskip("daft", reason=FEWER)
+    rows: pa.Table = daft.read_deltalake(str(folder), version=version).to_arrow()
+    return rows
 
 
 ENGINES = [with_polars, with_delta_rs, with_duckdb, with_daft]
@@ -251,21 +250,17 @@ WITH_RAY = """
 """
 
 
-@pytest.mark.slow
 def test_every_table_is_the_same_to_ray(desk: Path, tmp_path: Path, expected: list[str]) -> None:
     pytest.importorskip("ray", reason="Ray has no build for this Python")
     folders = [str(desk / "warehouse" / name) for name in TABLES]
-    for code, arguments in (
-        (textwrap.dedent(WITH_RAY), [str(tmp_path), *folders]),
-        (SNIPPETS["ray"], []),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, **QUIET},
-        )
+    code = textwrap.dedent(WITH_RAY) + SNIPPETS["ray"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), *folders],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **QUIET},
+    )
     assert done.stdout.split() == expected
     for name in TABLES:
         with pa.memory_map(str(tmp_path / f"{name}.arrow")) as file:
