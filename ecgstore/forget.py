@@ -305,8 +305,10 @@ def _signals(warehouse: Warehouse, erasure: _Erasure) -> list[NDArray[np.int16]]
 
 
 def _clear(warehouse: Warehouse) -> list[Path]:
-    """Remove caches, what was set aside, and staging folders; return those still claimed."""
+    """Remove caches, what was set aside, drafts and staging folders; return those still claimed."""
     root, living = warehouse.root, []
+    for draft in (*root.glob(".*.tmp"), *root.glob("*/.*.tmp")):
+        disk.remove(draft)
     for name in _ASIDE:
         disk.remove_tree(root / name)
     for folder in sorted(root.glob(f"*/{STAGING}/*")):

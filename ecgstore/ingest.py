@@ -142,6 +142,7 @@ def ingest(
             raise ReadError(msg, path=first.uri, reason=first.reason)
         commit(Done(rejects=[_announced(dataset, entry) for entry in found.missing]))
         progress.advance(len(found.missing), rejected=len(found.missing))
+    commit.catch_up({(entry.uri, entry.reason) for entry in found.missing})
     jobs = min(settings.threads(jobs), math.ceil(len(todo) / BATCH_ROWS))
     with ExitStack() as stack:
         folders = None
@@ -201,7 +202,8 @@ class _Committer:
                         house.append_shards(name, shards, command=_COMMAND)
                 if done.records.num_rows:
                     added = house.append("records", done.records, command=_COMMAND)
-            self._clear_refused(done)
+            refused = {(str(row["source_uri"]), str(row["reason"])) for row in done.rejects}
+            self._clear(set(done.records["source_uri"].to_pylist()), refused)
         self.ingested += added
         self.overtaken += done.records.num_rows - added
 
@@ -211,17 +213,26 @@ class _Committer:
         pairs = zip(rows["source_uri"].to_pylist(), rows["reason"].to_pylist(), strict=True)
         return {(uri, reason) for uri, reason in pairs if uri.startswith(f"{dataset}/")}
 
-    def _clear_refused(self, done: Done) -> None:
-        """Remove what was said of files that were read now, or refused for another reason."""
-        if not self._refused:
-            return
-        refused = {(str(row["source_uri"]), str(row["reason"])) for row in done.rejects}
-        seen = {uri for uri, _ in refused} | set(done.records["source_uri"].to_pylist())
-        stale = [pair for pair in self._refused if pair[0] in seen and pair not in refused]
+    def catch_up(self, refused: set[tuple[str, str]]) -> None:
+        """Clear what a run left that was cut short after it had added the records of mended files.
+
+        Args:
+            refused: Address and reason of what is refused again.
+        """
+        if self._refused:
+            earlier = pc.field("source_uri").isin([uri for uri, _ in self._refused])
+            read = self._warehouse.table("records").read(["source_uri"], earlier)
+            self._clear(set(read["source_uri"].to_pylist()), refused)
+
+    def _clear(self, read: set[str], refused: set[tuple[str, str]]) -> None:
+        """Remove what was said of files that have been read, or refused for another reason."""
+        seen = read | {uri for uri, _ in refused}
+        stale = {pair for pair in self._refused if pair[0] in seen} - refused
         if stale:
-            uris, reasons = zip(*stale, strict=True)
+            uris, reasons = zip(*sorted(stale), strict=True)
             keys = pa.table({"source_uri": uris, "reason": reasons})
             self._warehouse.delete("rejects", keys, command=_COMMAND)
+            self._refused -= stale
 
 
 def _check(warehouse: Warehouse, dataset: str, reader: str, *, dry_run: bool) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Content = dict[str, dict[tuple[object, ...], str]]
 """By table and key, the digest of a row without what may differ between two runs."""
 
-_VOLATILE = {"at", "seconds", "versions"}
+_VOLATILE = {"at", "code", "seconds", "versions"}
 
 
 def content(root: Path) -> Content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,7 @@ def _ill_told(error: EcgStoreError, root: Path) -> list[str]:
 
 
 def _handles() -> int:
+    gc.collect()  # errors hold on to frames that hold on to files
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
