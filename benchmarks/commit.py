@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 
 import ecgstore
-from ecgstore.compact import compact
+from ecgstore.upkeep.compact import compact
 from ecgstore.warehouse import Warehouse
 
 FEW = 10

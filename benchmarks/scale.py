@@ -38,8 +38,8 @@ from ecgstore.fuse import fuse, stored_statistics
 from ecgstore.record import LEADS
 from ecgstore.scaling import fused
 from ecgstore.schema import TABLES
-from ecgstore.shards import write_shards
 from ecgstore.split import split
+from ecgstore.storage.shards import write_shards
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

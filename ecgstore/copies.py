@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ecgstore import disk
+    from ecgstore.storage import disk
 
 __all__ = ["Block", "mapped", "room", "write_copy"]
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ecgstore import settings
 from ecgstore.errors import SchemaError, UnknownNameError, UsageError
-from ecgstore.shards import translated
+from ecgstore.storage.shards import translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from ecgstore import disk, integrity
 from ecgstore.copies import mapped, room, write_copy
 from ecgstore.errors import DamagedError, UsageError, WarehouseError
-from ecgstore.locks import claim
 from ecgstore.progress import Silent
 from ecgstore.record import LEADS
-from ecgstore.shards import translated
+from ecgstore.storage import disk, integrity
+from ecgstore.storage.locks import claim
+from ecgstore.storage.shards import translated
 from ecgstore.warehouse import Warehouse
 from ecgstore.waveforms import scan
 

@@ -11,15 +11,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ecgstore.errors import UnknownNameError, UsageError
-from ecgstore.log import Log
 from ecgstore.schema import TABLES, table_schema
+from ecgstore.storage.log import Log
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from ecgstore.log import Commit
+    from ecgstore.storage.log import Commit
 
     _TableCommit = tuple[str, Commit]
     _Span = tuple[datetime, datetime]

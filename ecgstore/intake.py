@@ -14,7 +14,7 @@ from ecgstore import io
 from ecgstore.errors import ReadError
 from ecgstore.record import COLUMNS, LEADS
 from ecgstore.schema import TABLES
-from ecgstore.shards import Shard, ShardWriter, write_shards
+from ecgstore.storage.shards import Shard, ShardWriter, write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

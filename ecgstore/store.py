@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from ecgstore.compact import CompactResult
     from ecgstore.embed import EmbedResult
     from ecgstore.evaluate import EvaluateResult
-    from ecgstore.forget import ForgetResult
     from ecgstore.fuse import FuseResult
-    from ecgstore.gc import GcResult
     from ecgstore.ingest import IngestResult
     from ecgstore.labels import LabelResult
     from ecgstore.progress import Progress
     from ecgstore.split import SplitResult
     from ecgstore.train import TrainResult
-    from ecgstore.verify import VerifyResult
+    from ecgstore.upkeep.compact import CompactResult
+    from ecgstore.upkeep.forget import ForgetResult
+    from ecgstore.upkeep.gc import GcResult
+    from ecgstore.upkeep.verify import VerifyResult
 
 __all__ = ["Store", "connect"]
 
@@ -262,8 +262,8 @@ class Store(Opened):
         repair: bool = False,
         progress: Progress | None = None,
     ) -> VerifyResult:
-        """Check everything the warehouse consists of; see `ecgstore.verify.verify`."""
-        from ecgstore.verify import verify
+        """Check everything the warehouse consists of; see `ecgstore.upkeep.verify.verify`."""
+        from ecgstore.upkeep.verify import verify
 
         return verify(self._now(), tables=tables, fast=fast, repair=repair, progress=progress)
 
@@ -276,9 +276,9 @@ class Store(Opened):
     ) -> ForgetResult:
         """Erase patients everywhere; without `yes` only tell what would go.
 
-        See `ecgstore.forget.forget`.
+        See `ecgstore.upkeep.forget.forget`.
         """
-        from ecgstore.forget import forget
+        from ecgstore.upkeep.forget import forget
 
         return forget(self._now(), patients, yes=yes, progress=progress)
 
@@ -290,8 +290,8 @@ class Store(Opened):
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> CompactResult:
-        """Merge small shards and let old versions go; see `ecgstore.compact.compact`."""
-        from ecgstore.compact import compact
+        """Merge small shards and let old versions go; see `ecgstore.upkeep.compact.compact`."""
+        from ecgstore.upkeep.compact import compact
 
         return compact(
             self._now(), tables, retention_days=retention_days, dry_run=dry_run, progress=progress
@@ -304,8 +304,8 @@ class Store(Opened):
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> GcResult:
-        """Remove files that nothing names; see `ecgstore.gc.gc`."""
-        from ecgstore.gc import gc
+        """Remove files that nothing names; see `ecgstore.upkeep.gc.gc`."""
+        from ecgstore.upkeep.gc import gc
 
         return gc(self._now(), grace_s=grace_s, dry_run=dry_run, progress=progress)
 

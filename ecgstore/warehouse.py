@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote
 
 from ecgstore.errors import DamagedError, WarehouseError
-from ecgstore.locks import Lock
-from ecgstore.log import Log
-from ecgstore.merge import tidy
 from ecgstore.schema import TABLES, table_schema
-from ecgstore.shards import translated, write_failed
-from ecgstore.tables import Table
+from ecgstore.storage.locks import Lock
+from ecgstore.storage.log import Log
+from ecgstore.storage.merge import tidy
+from ecgstore.storage.shards import translated, write_failed
+from ecgstore.storage.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
 
-    from ecgstore.log import Snapshot
-    from ecgstore.shards import Shard
+    from ecgstore.storage.log import Snapshot
+    from ecgstore.storage.shards import Shard
 
 __all__ = ["Warehouse"]
 

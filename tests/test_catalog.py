@@ -17,7 +17,7 @@ from ecgstore import settings
 from ecgstore.catalog import Catalog, quote
 from ecgstore.errors import QueryError, UsageError, WarehouseError
 from ecgstore.schema import TABLES
-from ecgstore.shards import write_shards
+from ecgstore.storage.shards import write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

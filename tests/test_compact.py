@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgstore import disk, integrity
-from ecgstore.compact import compact
 from ecgstore.errors import DamagedError, WarehouseError
-from ecgstore.log import Entry, Log
-from ecgstore.merge import merge
 from ecgstore.record import COLUMNS, INVALID
 from ecgstore.schema import TABLES
-from ecgstore.tables import Table
+from ecgstore.storage import disk, integrity
+from ecgstore.storage.log import Entry, Log
+from ecgstore.storage.merge import merge
+from ecgstore.storage.tables import Table
+from ecgstore.upkeep.compact import compact
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

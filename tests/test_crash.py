@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from ecgstore.schema import TABLES
-from ecgstore.tables import Table
+from ecgstore.storage.tables import Table
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from ecgstore.errors import DamagedError, WarehouseError
-from ecgstore.log import Log
+from ecgstore.storage.log import Log
 from ecgstore.store import Store
-from ecgstore.verify import verify
+from ecgstore.upkeep.verify import verify
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

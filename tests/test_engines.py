@@ -25,7 +25,7 @@ import pytest
 import ecgstore
 from ecgstore.record import COLUMNS
 from ecgstore.schema import TABLES
-from ecgstore.tables import Table
+from ecgstore.storage.tables import Table
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

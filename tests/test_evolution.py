@@ -18,7 +18,7 @@ from deltalake import TableFeatures
 import ecgstore
 from ecgstore.errors import SchemaError
 from ecgstore.schema import TABLES
-from ecgstore.tables import Table
+from ecgstore.storage.tables import Table
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

@@ -12,22 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgstore import disk
-from ecgstore.compact import compact
 from ecgstore.errors import ErasedError, WarehouseError
-from ecgstore.expire import expire, expired, named
-from ecgstore.gc import gc
-from ecgstore.log import CHECKPOINT_EVERY, Entry, Log
 from ecgstore.schema import TABLES
-from ecgstore.tables import Table
-from ecgstore.verify import verify
+from ecgstore.storage import disk
+from ecgstore.storage.expire import expire, expired, named
+from ecgstore.storage.log import CHECKPOINT_EVERY, Entry, Log
+from ecgstore.storage.tables import Table
+from ecgstore.upkeep.compact import compact
+from ecgstore.upkeep.gc import gc
+from ecgstore.upkeep.verify import verify
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from ecgstore.log import Snapshot
+    from ecgstore.storage.log import Snapshot
 
 LABELS = TABLES["labels"]
 

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecgstore import disk
 from ecgstore.errors import DamagedError, UsageError, WarehouseError
 from ecgstore.feed import Feed, drop, stream
 from ecgstore.record import COLUMNS, INVALID, LEADS
 from ecgstore.split import split
+from ecgstore.storage import disk
 from ecgstore.train import train
 from ecgstore.warehouse import Warehouse
 from ecgstore.waveforms import Waveform, scan
@@ -31,7 +31,7 @@ from ecgstore.waveforms import Waveform, scan
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ecgstore.disk import Step
+    from ecgstore.storage.disk import Step
 
 
 def row(number: int, *, samples: int = 100, leads: Iterable[int] = range(12)) -> dict[str, Any]:
@@ -300,7 +300,7 @@ def test_a_disk_that_fails_at_any_step_leaves_no_half_copy(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ecgstore import disk
+from ecgstore.storage import disk
 from ecgstore.feed import Feed
 from ecgstore.warehouse import Warehouse
 

@@ -18,19 +18,19 @@ from ecgstore.errors import DamagedError, ErasedError
 from ecgstore.evaluate import evaluate
 from ecgstore.feed import Feed
 from ecgstore.fuse import fuse
-from ecgstore.log import Log
 from ecgstore.models import load_encoder
 from ecgstore.schema import TABLES
+from ecgstore.storage.log import Log
 from ecgstore.store import Store
-from ecgstore.verify import verify
+from ecgstore.upkeep.verify import verify
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ecgstore.findings import Finding
     from ecgstore.models import Encoder
+    from ecgstore.upkeep.findings import Finding
 
 Asks = dict[str, Callable[[], Any]]
 

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgstore import disk
 from ecgstore.catalog import Catalog
 from ecgstore.errors import EcgStoreError, ErasedError, UsageError
 from ecgstore.feed import Feed
-from ecgstore.forget import JOURNAL, forget
 from ecgstore.schema import TABLES
+from ecgstore.storage import disk
 from ecgstore.store import Store
+from ecgstore.upkeep.forget import JOURNAL, forget
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from ecgstore.compact import compact
 from ecgstore.errors import LogError
-from ecgstore.gc import gc
-from ecgstore.locks import claim
 from ecgstore.schema import TABLES
-from ecgstore.shards import write_shards
-from ecgstore.verify import verify
+from ecgstore.storage.locks import claim
+from ecgstore.storage.shards import write_shards
+from ecgstore.upkeep.compact import compact
+from ecgstore.upkeep.gc import gc
+from ecgstore.upkeep.verify import verify
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ecgstore
-from ecgstore.compact import compact
 from ecgstore.errors import LogError, UnknownNameError, UsageError, WarehouseError
 from ecgstore.evaluate import evaluate
 from ecgstore.fuse import fuse
 from ecgstore.history import MAINTENANCE, Invocation, invocations
 from ecgstore.split import split
+from ecgstore.upkeep.compact import compact
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

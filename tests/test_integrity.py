@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgstore import integrity
 from ecgstore.catalog import Catalog
 from ecgstore.errors import DamagedError
 from ecgstore.schema import TABLES
-from ecgstore.tables import Table
+from ecgstore.storage import integrity
+from ecgstore.storage.tables import Table
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

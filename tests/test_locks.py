@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecgstore.errors import WarehouseError
-from ecgstore.locks import Lock, claim
+from ecgstore.storage.locks import Lock, claim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

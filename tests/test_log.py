@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecgstore import disk
-from ecgstore.commits import Entry
 from ecgstore.errors import ErasedError, LogError, SchemaError, WarehouseError
-from ecgstore.layout import described, metadata
-from ecgstore.log import CHECKPOINT_EVERY, Log, Lost
 from ecgstore.schema import TABLES
+from ecgstore.storage import disk
+from ecgstore.storage.commits import Entry
+from ecgstore.storage.layout import described, metadata
+from ecgstore.storage.log import CHECKPOINT_EVERY, Log, Lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from ecgstore.catalog import Catalog, init_script, queries, quote
 from ecgstore.errors import QueryError, UnknownNameError
 from ecgstore.record import COLUMNS, LEADS
 from ecgstore.schema import TABLES
-from ecgstore.shards import write_shards
+from ecgstore.storage.shards import write_shards
 
 START = datetime(2020, 1, 1, 8)  # UTC, as the views give it
 VECTORS = {

@@ -11,22 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgstore import disk
 from ecgstore.errors import LogError
-from ecgstore.log import Log
-from ecgstore.mend import mend
 from ecgstore.record import COLUMNS
 from ecgstore.schema import TABLES
-from ecgstore.shards import write_shards
-from ecgstore.verify import verify
+from ecgstore.storage import disk
+from ecgstore.storage.log import Log
+from ecgstore.storage.shards import write_shards
+from ecgstore.upkeep.mend import mend
+from ecgstore.upkeep.verify import verify
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ecgstore.disk import Step
-    from ecgstore.verify import VerifyResult
+    from ecgstore.storage.disk import Step
+    from ecgstore.upkeep.verify import VerifyResult
 
 
 def labels(numbers: range, value: float = 1.0) -> pa.Table:

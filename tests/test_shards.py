@@ -15,7 +15,7 @@ import pytest
 from ecgstore.errors import SchemaError, WarehouseError
 from ecgstore.record import COLUMNS, INVALID
 from ecgstore.schema import TABLES
-from ecgstore.shards import ShardWriter, check_rows, write_shards
+from ecgstore.storage.shards import ShardWriter, check_rows, write_shards
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -190,6 +190,7 @@ def test_a_slice_is_checked_as_a_slice() -> None:
 
 
 def test_a_worker_that_writes_shards_loads_no_database() -> None:
-    code = "import sys, ecgstore.shards; print({'deltalake', 'duckdb', 'torch'} & {*sys.modules})"
+    heavy = {"deltalake", "duckdb", "torch"}
+    code = f"import sys, ecgstore.storage.shards; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecgstore.errors import ErasedError, SchemaError, WarehouseError
-from ecgstore.log import CHECKPOINT_EVERY
 from ecgstore.schema import TABLES, TableSchema
-from ecgstore.shards import write_shards
-from ecgstore.tables import Table
+from ecgstore.storage.log import CHECKPOINT_EVERY
+from ecgstore.storage.shards import write_shards
+from ecgstore.storage.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

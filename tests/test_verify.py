@@ -16,19 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgstore import disk
-from ecgstore.commits import Entry
 from ecgstore.errors import UnknownNameError, UsageError
-from ecgstore.expire import expire
-from ecgstore.log import Log
 from ecgstore.record import COLUMNS
 from ecgstore.schema import TABLES
-from ecgstore.shards import write_shards
-from ecgstore.verify import verify
+from ecgstore.storage import disk
+from ecgstore.storage.commits import Entry
+from ecgstore.storage.expire import expire
+from ecgstore.storage.log import Log
+from ecgstore.storage.shards import write_shards
+from ecgstore.upkeep.verify import verify
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from ecgstore.findings import Finding
+    from ecgstore.upkeep.findings import Finding
 
 SNAPSHOTS = Path(__file__).resolve().parent / "snapshots"
 NOBODY = 65534

@@ -13,7 +13,7 @@ import ecgstore
 from ecgstore.errors import DamagedError, UnknownNameError, WarehouseError
 from ecgstore.record import COLUMNS, INVALID, LEADS
 from ecgstore.schema import TABLES
-from ecgstore.shards import ShardWriter
+from ecgstore.storage.shards import ShardWriter
 from ecgstore.synthetic import cohort, write_wfdb
 from ecgstore.waveforms import Waveform, read, scan
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from ecgstore.errors import WarehouseError
 from ecgstore.schema import TABLES
-from ecgstore.shards import write_shards
-from ecgstore.tables import Table
+from ecgstore.storage.shards import write_shards
+from ecgstore.storage.tables import Table
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

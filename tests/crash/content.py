@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-    from ecgstore.verify import VerifyResult
+    from ecgstore.upkeep.verify import VerifyResult
 
 Content = dict[str, dict[tuple[object, ...], str]]
 """By table and key, the digest of a row without what may differ between two runs."""

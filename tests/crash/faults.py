@@ -8,9 +8,9 @@ import os
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from ecgstore import disk
 from ecgstore.errors import EcgStoreError, WarehouseError
-from ecgstore.locks import Lock
+from ecgstore.storage import disk
+from ecgstore.storage.locks import Lock
 
 from .content import content, differences
 from .forks import forked
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ecgstore.disk import Step
+    from ecgstore.storage.disk import Step
 
     from .forks import Tell
     from .operations import Stage

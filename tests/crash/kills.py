@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from ecgstore import disk
+from ecgstore.storage import disk
 
 from .forks import forked
 from .operations import staged

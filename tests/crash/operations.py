@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from ecgstore.errors import UsageError
-from ecgstore.log import CHECKPOINT_EVERY
 from ecgstore.schema import TABLES
+from ecgstore.storage.log import CHECKPOINT_EVERY
 from ecgstore.store import Store
 from ecgstore.warehouse import Warehouse
 
@@ -37,8 +37,14 @@ if TYPE_CHECKING:
 
     from .forks import Tell
 
-_STORAGE = ("ecgstore.ingest", "ecgstore.labels", "ecgstore.verify", "ecgstore.gc", "pyarrow.acero")
-_UPKEEP = (*_STORAGE, "ecgstore.compact", "ecgstore.forget")
+_STORAGE = (
+    "ecgstore.ingest",
+    "ecgstore.labels",
+    "ecgstore.upkeep.verify",
+    "ecgstore.upkeep.gc",
+    "pyarrow.acero",
+)
+_UPKEEP = (*_STORAGE, "ecgstore.upkeep.compact", "ecgstore.upkeep.forget")
 _NETWORK = (*_STORAGE, "ecgstore.models", "ecgstore.embed", "scipy.signal")
 _LEARNING = (
     *_STORAGE,

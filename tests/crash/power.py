@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ecgstore.disk import Step
+    from ecgstore.storage.disk import Step
 
 Fate = Literal["kept", "lost", "torn", "zeros"]
 """What becomes of the bytes of a file that were not forced to disk."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecgstore import disk
+from ecgstore.storage import disk
 
 from .forks import forked
 from .operations import staged
@@ -20,7 +20,7 @@ from .steps import place
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ecgstore.disk import Step
+    from ecgstore.storage.disk import Step
 
     from .forks import Tell
     from .operations import Stage

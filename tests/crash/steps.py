@@ -9,8 +9,8 @@ import signal
 from collections import defaultdict
 from typing import TYPE_CHECKING, Literal
 
-from ecgstore import disk
 from ecgstore.schema import TABLES
+from ecgstore.storage import disk
 
 from .forks import forked
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from ecgstore.disk import Step
+    from ecgstore.storage.disk import Step
 
     from .forks import Tell
     from .operations import Stage

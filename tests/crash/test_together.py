@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecgstore.catalog import Catalog
-from ecgstore.verify import verify
+from ecgstore.upkeep.verify import verify
 from ecgstore.warehouse import Warehouse
 
 from .sources import write_sources

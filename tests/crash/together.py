@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from ecgstore.catalog import Catalog
 from ecgstore.errors import EcgStoreError, UsageError, WarehouseError
-from ecgstore.gc import gc
 from ecgstore.ingest import ingest
 from ecgstore.labels import label
+from ecgstore.upkeep.gc import gc
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def embedding(folder: Path, number: int) -> Callable[[], bool]:
 
 def forgetting(folder: Path, number: int) -> Callable[[], bool]:
     """Tell records their patients, then erase one."""
-    from ecgstore.forget import forget
+    from ecgstore.upkeep.forget import forget
 
     chance = random.Random(number)
 

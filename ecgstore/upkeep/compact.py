@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgstore.expire import expire, expired
-from ecgstore.keys import holding, open_shards
-from ecgstore.log import Log, Lost
-from ecgstore.merge import enough, merge, rewritten, small
 from ecgstore.progress import Silent
 from ecgstore.schema import TABLES, table_schema
-from ecgstore.shards import translated
+from ecgstore.storage.expire import expire, expired
+from ecgstore.storage.keys import holding, open_shards
+from ecgstore.storage.log import Log, Lost
+from ecgstore.storage.merge import enough, merge, rewritten, small
+from ecgstore.storage.shards import translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ecgstore.commits import Entry
     from ecgstore.progress import Progress
-    from ecgstore.tables import Table
+    from ecgstore.storage.commits import Entry
+    from ecgstore.storage.tables import Table
     from ecgstore.warehouse import Warehouse
 
 __all__ = ["CompactResult", "Compacted", "compact"]

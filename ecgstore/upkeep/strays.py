@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ecgstore.findings import Finding
-from ecgstore.integrity import sha256
-from ecgstore.locks import claim
 from ecgstore.schema import TABLES
-from ecgstore.shards import STAGING
+from ecgstore.storage.integrity import sha256
+from ecgstore.storage.locks import claim
+from ecgstore.storage.shards import STAGING
+from ecgstore.upkeep.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from ecgstore.audit import Audit
+    from ecgstore.upkeep.audit import Audit
 
 __all__ = ["strays"]
 

@@ -7,9 +7,9 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ecgstore.checkpoint import read_checkpoint
-from ecgstore.commits import Snapshot, decode, entry
 from ecgstore.errors import LogError
+from ecgstore.storage.checkpoint import read_checkpoint
+from ecgstore.storage.commits import Snapshot, decode, entry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,8 @@ from ecgstore.errors import SchemaError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ecgstore.commits import Snapshot
     from ecgstore.schema import TableSchema
+    from ecgstore.storage.commits import Snapshot
 
 __all__ = ["check_layout", "described", "layout", "metadata"]
 

@@ -17,16 +17,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgstore import disk, settings
+from ecgstore import settings
 from ecgstore.errors import UsageError, WarehouseError
-from ecgstore.expire import naming
-from ecgstore.keys import open_shards
-from ecgstore.locks import claim
 from ecgstore.progress import Silent
 from ecgstore.schema import TABLES
-from ecgstore.shards import STAGING, translated
 from ecgstore.split import EVERYTHING
-from ecgstore.traces import Search, pieces
+from ecgstore.storage import disk
+from ecgstore.storage.expire import naming
+from ecgstore.storage.keys import open_shards
+from ecgstore.storage.locks import claim
+from ecgstore.storage.shards import STAGING, translated
+from ecgstore.upkeep.traces import Search, pieces
 from ecgstore.waveforms import decode
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgstore.progress import Progress
-    from ecgstore.tables import Table
+    from ecgstore.storage.tables import Table
     from ecgstore.warehouse import Warehouse
 
 __all__ = ["JOURNAL", "ForgetResult", "forget"]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgstore.audit import DENIED, MISSING
-from ecgstore.shard_audit import doubled
+from ecgstore.upkeep.audit import DENIED, MISSING
+from ecgstore.upkeep.shard_audit import doubled
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from ecgstore.audit import Audit, Fault
+    from ecgstore.upkeep.audit import Audit, Fault
 
 __all__ = ["Finding", "Severity", "across", "in_table", "mendable", "without_signal"]
 

@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgstore import disk
-from ecgstore.audit import DENIED
-from ecgstore.commits import decode
 from ecgstore.errors import WarehouseError
-from ecgstore.findings import Finding, mendable, without_signal
-from ecgstore.keys import found, open_shards
-from ecgstore.log import Log
-from ecgstore.mend import mend
-from ecgstore.shards import write_shards
-from ecgstore.staging import place
+from ecgstore.storage import disk
+from ecgstore.storage.commits import decode
+from ecgstore.storage.keys import found, open_shards
+from ecgstore.storage.log import Log
+from ecgstore.storage.shards import write_shards
+from ecgstore.storage.staging import place
+from ecgstore.upkeep.audit import DENIED
+from ecgstore.upkeep.findings import Finding, mendable, without_signal
+from ecgstore.upkeep.mend import mend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from ecgstore.audit import Audit, Fault
+    from ecgstore.upkeep.audit import Audit, Fault
     from ecgstore.warehouse import Warehouse
 
 __all__ = ["ASIDE", "Aside", "repair_records", "repair_table"]

@@ -23,7 +23,7 @@ from ecgstore.errors import DamagedError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ecgstore.commits import Entry
+    from ecgstore.storage.commits import Entry
 
 __all__ = ["changed", "check", "remember", "sha256"]
 

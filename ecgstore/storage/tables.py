@@ -14,15 +14,24 @@ from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
-from ecgstore import integrity, settings
-from ecgstore.commits import Entry
+from ecgstore import settings
 from ecgstore.errors import ErasedError, WarehouseError
-from ecgstore.keys import as_keys, check_unique, found, holding, matching, open_shards, same_rows
-from ecgstore.layout import check_layout, layout, metadata
-from ecgstore.locks import Lock
-from ecgstore.log import Log, Lost
-from ecgstore.shards import Shard, check_rows, translated, write_shards
-from ecgstore.staging import place, settle, staging
+from ecgstore.storage import integrity
+from ecgstore.storage.commits import Entry
+from ecgstore.storage.keys import (
+    as_keys,
+    check_unique,
+    found,
+    holding,
+    matching,
+    open_shards,
+    same_rows,
+)
+from ecgstore.storage.layout import check_layout, layout, metadata
+from ecgstore.storage.locks import Lock
+from ecgstore.storage.log import Log, Lost
+from ecgstore.storage.shards import Shard, check_rows, translated, write_shards
+from ecgstore.storage.staging import place, settle, staging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,8 +39,8 @@ if TYPE_CHECKING:
 
     import pyarrow.compute as pc
 
-    from ecgstore.log import Snapshot
     from ecgstore.schema import TableSchema
+    from ecgstore.storage.log import Snapshot
 
 __all__ = ["Table"]
 
@@ -64,8 +73,6 @@ class Table:
         LogError: A log file is missing or damaged.
         SchemaError: A newer ecgstore or another engine wrote the table.
     """
-
-    snapshot: Snapshot
 
     def __init__(
         self,
@@ -310,12 +317,9 @@ class Table:
 
     def _rest(self, staging: Path, files: list[Path], keys: pa.Table) -> list[Shard]:
         """Write each shard anew without the rows that match `keys`."""
-        rest = []
-        for file in files:
-            rows = open_shards(self.schema, [file]).to_table()
-            kept = rows.filter(~found(rows, keys, keys.column_names))
-            rest += write_shards(staging, self.schema, kept)
-        return rest
+        every = (open_shards(self.schema, [file]).to_table() for file in files)
+        kept = (rows.filter(~found(rows, keys, keys.column_names)) for rows in every)
+        return [shard for rows in kept for shard in write_shards(staging, self.schema, rows)]
 
     def _until_committed(self, attempt: Callable[[Path], int]) -> int:
         """Run `attempt` until it commits or has nothing to do, on the newest version each time."""
@@ -329,8 +333,7 @@ class Table:
                     self._upgrade()
                     return attempt(staging)
                 except Lost:
-                    longest = min(_PAUSE_S[0] * 2**turn, _PAUSE_S[1])
-                    time.sleep(random.uniform(0, 2 * longest))
+                    time.sleep(random.uniform(0, 2 * min(_PAUSE_S[0] * 2**turn, _PAUSE_S[1])))
         msg = f"Table {self.schema.name!r} is being written by others without a pause."
         raise WarehouseError(msg, path=self.folder, hint="Run the same command again.")
 
@@ -347,7 +350,8 @@ class Table:
         """Commit on top of the version seen or raise Lost; return `added`."""
         new = {shard.path.name: shard for shard in shards}
         old = {file.name for file in removed_files}
-        come = [_entry(shard) for name, shard in new.items() if name not in old]
+        now = time.time_ns() // 1_000_000
+        come = [Entry(n, one.size, one.rows, now) for n, one in new.items() if n not in old]
         gone = sorted(old - {*new})
         if not gone and not come:
             return 0
@@ -394,7 +398,3 @@ class Table:
                 codeVersion=settings.code_version(),
                 job=self._job,
             )
-
-
-def _entry(shard: Shard) -> Entry:
-    return Entry(shard.path.name, shard.size, shard.rows, time.time_ns() // 1_000_000)

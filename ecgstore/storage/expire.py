@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ecgstore import disk
 from ecgstore.errors import ErasedError
+from ecgstore.storage import disk
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from ecgstore.log import Log, Snapshot
+    from ecgstore.storage.log import Log, Snapshot
 
 __all__ = ["expire", "expired", "named", "naming"]
 

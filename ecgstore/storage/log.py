@@ -20,9 +20,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ecgstore import disk
-from ecgstore.checkpoint import State, checkpoint_bytes
-from ecgstore.commits import (
+from ecgstore.errors import ErasedError, LogError, SchemaError, WarehouseError
+from ecgstore.storage import disk
+from ecgstore.storage.checkpoint import State, checkpoint_bytes
+from ecgstore.storage.commits import (
     Commit,
     Entry,
     Snapshot,
@@ -31,8 +32,7 @@ from ecgstore.commits import (
     encode,
     removed,
 )
-from ecgstore.errors import ErasedError, LogError, SchemaError, WarehouseError
-from ecgstore.log_files import POINTER, LogFiles, log_name
+from ecgstore.storage.log_files import POINTER, LogFiles, log_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

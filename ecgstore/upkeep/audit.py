@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from ecgstore.checkpoint import read_checkpoint
-from ecgstore.commits import Entry, Snapshot, applied, decode, entry
+from ecgstore.storage.checkpoint import read_checkpoint
+from ecgstore.storage.commits import Entry, Snapshot, applied, decode, entry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgstore.audit import MISSING, file_bytes, kept_columns
 from ecgstore.errors import SchemaError
-from ecgstore.shards import check_rows
+from ecgstore.storage.shards import check_rows
+from ecgstore.upkeep.audit import MISSING, file_bytes, kept_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ecgstore.audit import Audit
-    from ecgstore.commits import Entry
     from ecgstore.schema import TableSchema
+    from ecgstore.storage.commits import Entry
+    from ecgstore.upkeep.audit import Audit
 
 __all__ = ["audit_shards", "doubled"]
 

@@ -11,16 +11,16 @@ import uuid
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from ecgstore import disk
-from ecgstore.locks import claim
-from ecgstore.shards import STAGING
+from ecgstore.storage import disk
+from ecgstore.storage.locks import claim
+from ecgstore.storage.shards import STAGING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from ecgstore.locks import Lock
-    from ecgstore.shards import Shard
+    from ecgstore.storage.locks import Lock
+    from ecgstore.storage.shards import Shard
 
 __all__ = ["place", "settle", "staging"]
 

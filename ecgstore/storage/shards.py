@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgstore import disk
 from ecgstore.errors import EcgStoreError, SchemaError, WarehouseError
+from ecgstore.storage import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

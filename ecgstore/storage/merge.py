@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgstore import integrity
 from ecgstore.errors import EcgStoreError, WarehouseError
-from ecgstore.keys import found, open_shards
-from ecgstore.log import Lost
-from ecgstore.shards import ShardWriter, translated
+from ecgstore.storage import integrity
+from ecgstore.storage.keys import found, open_shards
+from ecgstore.storage.log import Lost
+from ecgstore.storage.shards import ShardWriter, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ecgstore.commits import Entry
     from ecgstore.schema import TableSchema
-    from ecgstore.shards import Shard
-    from ecgstore.tables import Table
+    from ecgstore.storage.commits import Entry
+    from ecgstore.storage.shards import Shard
+    from ecgstore.storage.tables import Table
 
 __all__ = ["enough", "merge", "rewritten", "small", "tidy"]
 

@@ -12,21 +12,21 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ecgstore.audit import LOG, audit_log, log_files
 from ecgstore.errors import UsageError, WarehouseError
-from ecgstore.findings import Finding, across, in_table
 from ecgstore.progress import Silent
-from ecgstore.repair import Aside, repair_records, repair_table
 from ecgstore.schema import TABLES, table_schema
-from ecgstore.shard_audit import audit_shards
-from ecgstore.shards import translated
-from ecgstore.strays import strays
+from ecgstore.storage.shards import translated
+from ecgstore.upkeep.audit import LOG, audit_log, log_files
+from ecgstore.upkeep.findings import Finding, across, in_table
+from ecgstore.upkeep.repair import Aside, repair_records, repair_table
+from ecgstore.upkeep.shard_audit import audit_shards
+from ecgstore.upkeep.strays import strays
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from ecgstore.audit import Audit
     from ecgstore.progress import Progress
+    from ecgstore.upkeep.audit import Audit
     from ecgstore.warehouse import Warehouse
 
 __all__ = ["VerifyResult", "verify"]

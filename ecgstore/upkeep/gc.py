@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ecgstore import disk
-from ecgstore.expire import named
-from ecgstore.layout import check_layout
-from ecgstore.locks import claim
-from ecgstore.log import Log
 from ecgstore.progress import Silent
 from ecgstore.schema import TABLES, table_schema
-from ecgstore.shards import STAGING
+from ecgstore.storage import disk
+from ecgstore.storage.expire import named
+from ecgstore.storage.layout import check_layout
+from ecgstore.storage.locks import claim
+from ecgstore.storage.log import Log
+from ecgstore.storage.shards import STAGING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

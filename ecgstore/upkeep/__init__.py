@@ -1,0 +1,3 @@
+"""Care for a warehouse: what verifies, repairs, compacts, collects litter and erases patients."""
+
+__all__: list[str] = []
