@@ -32,7 +32,8 @@ def log(
     """
     with open_store(context) as store:
         done = store.log(limit=limit, table=table, maintenance=maintenance)
-    emit([one.row for one in done], form=as_format(form, as_json=as_json))
+    rows = [one.row for one in done]
+    emit(rows, form=as_format(form, as_json=as_json), aside=("code", "job"))
     if cleaned := [one.at for one in done if not one.complete]:
         until = f"{max(cleaned):%Y-%m-%d %H:%M:%S} UTC"
         notice(f"Entries up to {until} may lack rows: compact has cleaned commits of that time.")

@@ -8,11 +8,12 @@ import math
 import os
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -31,11 +32,16 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
+_GAP = 3  # characters between the columns of a table
 _BY_SUFFIX = {f".{form.value}": form for form in Format} | {".ndjson": Format.jsonl}
 
 
 def emit(
-    data: Sequence[dict[str, object]] | pa.Table, *, form: Format | None, out: Path | None = None
+    data: Sequence[dict[str, object]] | pa.Table,
+    *,
+    form: Format | None,
+    out: Path | None = None,
+    aside: Collection[str] = (),
 ) -> None:
     """Print rows, or write them to a file.
 
@@ -44,6 +50,7 @@ def emit(
         form: The format; None takes the file's suffix, else a table on a terminal and JSON
             lines in a pipe.
         out: A file instead of stdout. It is written whole or not at all.
+        aside: Columns that a table leaves out, to be narrow enough for a screen.
     """
     if form is None and out is not None:
         form = _BY_SUFFIX.get(out.suffix.lower(), Format.csv)
@@ -54,6 +61,8 @@ def emit(
         return
     rows = data if isinstance(data, list) else _as_rows(data)
     columns = list(rows[0]) if rows else _column_names(data)
+    if form is Format.table:
+        columns = [name for name in columns if name not in aside]
     if out is None:
         _write_text(rows, columns, form, sys.stdout)
         sys.stdout.flush()
@@ -84,19 +93,31 @@ def _write_text(
 
 
 def _write_table(rows: Sequence[dict[str, object]], columns: list[str], stream: TextIO) -> None:
+    """Print a table; one too wide for its headings is printed row by row, a line a column."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "200"))
+    console = Console(file=stream, width=width, highlight=False)
+    if sum(map(len, columns)) + _GAP * len(columns) > console.width:
+        for row in rows:
+            lines = Table.grid(padding=(0, 2, 0, 0))
+            for name in columns:
+                lines.add_row(Text(name, style="bold"), Text(_short(row[name]), overflow="fold"))
+            console.print(lines, "")
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        numeric = all(isinstance(row[name], int | float) or row[name] is None for row in rows)
-        table.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
+        values = [row[name] for row in rows if row[name] is not None]
+        numeric = bool(rows) and all(isinstance(one, int | float) for one in values)
+        times = bool(values) and all(isinstance(one, datetime) for one in values)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=times)
     for row in rows:
         table.add_row(*(Text(_short(row[name])) for name in columns))
-    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "200"))
-    Console(file=stream, width=width, highlight=False).print(table)
+    console.print(table)
 
 
 def _write_parquet(table: pa.Table, out: Path | None) -> None:
@@ -158,7 +179,11 @@ def _cell(value: object, *, missing: str) -> str:
 
 
 def _short(value: object) -> str:
-    """Return a value for a table: floats at six digits, long lists by their first numbers."""
+    """Return a value for a table: floats at six digits, times in UTC, the start of long lists."""
+    if isinstance(value, datetime):
+        utc = value.astimezone(UTC) if value.tzinfo else value
+        text = utc.isoformat(" ", "milliseconds").removesuffix("+00:00").removesuffix(".000")
+        return f"{text}Z" if value.tzinfo else text
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.6g}"
     if isinstance(value, list) and len(value) > 6 and not isinstance(value[0], str):
@@ -227,11 +252,16 @@ def live(*, quiet: bool) -> Iterator[Live]:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:,.1f} {task.description}/s")
 
+    class Rejected(TextColumn):
+        def render(self, task: BarTask) -> Text:
+            count = task.fields["rejected"]
+            return Text(f"{count} rejected" if count else "")
+
     columns: Iterable[Any] = (
         BarColumn(),
         MofNCompleteColumn(),
         Rate(""),
-        TextColumn("{task.fields[rejected]} rejected"),
+        Rejected(""),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=False) as bar:

@@ -114,7 +114,7 @@ def forget(
         result = store.forget(patient, yes=yes, progress=progress)
     if not result.erased:
         emit(result.rows, form=as_format(form, as_json=as_json))
-        notice(f"{result.patients} patients, {result.records} ECGs would go; --yes erases them")
+        notice(f"{result.records} ECGs of {result.patients} patients would go; --yes erases them")
         return
     certificate = json.dumps(result.certificate, indent=2) + "\n"
     sys.stdout.write(certificate)

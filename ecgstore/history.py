@@ -34,6 +34,7 @@ _PAUSE = timedelta(seconds=2)
 """Commits without the id of an invocation, as early versions wrote them, belong together when they
 name the same command and lie no further apart."""
 
+_FEW = 3  # tables that are named although no row of theirs changed
 _ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
@@ -65,7 +66,7 @@ class Invocation:
             "command": self.command,
             "added": sum(added for added, _ in self.changes.values()),
             "removed": sum(removed for _, removed in self.changes.values()),
-            "tables": ", ".join(_told(name, *change) for name, change in self.changes.items()),
+            "tables": _told(self.changes),
             "code": self.code,
             "job": self.job,
         }
@@ -197,6 +198,12 @@ def _merged(group: list[_TableCommit], cleaned: list[_Span]) -> Invocation:
     return Invocation(newest.at, command, changes, newest.code, newest.job, complete)
 
 
-def _told(table: str, added: int, removed: int) -> str:
-    parts = [f"+{added}"] * bool(added) + [f"-{removed}"] * bool(removed)
-    return " ".join([table, *parts])
+def _told(changes: Mapping[str, tuple[int, int]]) -> str:
+    """Say which tables changed and by how many rows, all of them in short when only made."""
+    if len(changes) > _FEW and not any(map(any, changes.values())):
+        return f"{len(changes)} tables"
+    parts = []
+    for table, (added, removed) in changes.items():
+        signed = [f"+{added}"] * bool(added) + [f"-{removed}"] * bool(removed)
+        parts.append(" ".join([table, *signed]))
+    return ", ".join(parts)

@@ -16,6 +16,7 @@ import pytest
 from ecgstore.embed import embed
 from ecgstore.errors import DamagedError, ErasedError
 from ecgstore.evaluate import evaluate
+from ecgstore.export import export
 from ecgstore.feed import Feed
 from ecgstore.fuse import fuse
 from ecgstore.models import load_encoder
@@ -64,6 +65,7 @@ class House:
             "fuse": lambda: fuse(self.now, [MODEL], name="fusion", dry_run=True).rows,
             "embed": lambda: embed(self.now, self.encoder, dry_run=True).existing,
             "feed": self.feed,
+            "export": self.export,
             "at": lambda: Warehouse(self.root, **middle).table("labels").read().to_pydict(),
         }
 
@@ -71,6 +73,11 @@ class House:
         parts = [f"select '{t}', count(*), bit_xor(hash(t)) from {t} as t" for t in TABLES]
         with Store(self.root) as store:
             return store.table(" union all ".join(parts)).to_pydict()
+
+    def export(self) -> Any:
+        out = self.root.with_name("exported")
+        export(self.now, "waveforms", out, form="wfdb", overwrite=True)
+        return {path.name: path.read_bytes() for path in sorted(out.rglob("*.dat"))}
 
     def feed(self) -> Any:
         with Feed.open(self.now) as feed:

@@ -187,7 +187,7 @@ def test_the_plan_writes_nothing_and_names_nobody(store: Store, run: Callable[..
     assert done.code == 0
     told = {row["table"]: row for row in json.loads(done.out)}
     assert (told["records"]["rows"], told["waveforms"]["rows"]) == (8, 8)
-    assert "2 patients, 8 ECGs would go" in done.err
+    assert "8 ECGs of 2 patients would go" in done.err
     assert "patient-1" not in done.out + done.err
     assert "syn/r" not in done.out + done.err
     after = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
