@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import resource
 import signal
 import time
@@ -74,6 +75,20 @@ def test_rows_come_in_every_form(home: Path, run: Callable[..., Any], tmp_path: 
         "rows.jsonl",
         "rows.parquet",
     ]
+
+
+def test_a_table_fits_the_screen(
+    home: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    time = "timestamp '2020-02-03 04:05:06.789' as seen"
+    few = run("-w", home, "sql", f"select {time}, 'x' as label", "--format", "table").out
+    assert "2020-02-03 04:05:06.789   x" in few
+    many = run("-w", home, "sql", "from records limit 1", "--format", "table").out
+    assert all(len(line.rstrip()) <= 60 for line in many.splitlines())
+    assert re.search(r"^rate_hz +500 *$", many, re.MULTILINE)
+    log = run("-w", home, "log", "--format", "table").out
+    assert "13 tables" in log
 
 
 def test_a_query_comes_from_a_file_a_pipe_or_by_name(
