@@ -89,7 +89,7 @@ def test_a_table_fits_the_screen(
     assert re.search(r"^rate_hz +500 *$", many, re.MULTILINE)
     log = run("-w", home, "log", "--format", "table").out
     assert "code" not in log
-    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z ", log, re.MULTILINE)
+    assert re.search(r"^ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z ", log, re.MULTILINE)
 
 
 def test_a_query_comes_from_a_file_a_pipe_or_by_name(
