@@ -24,7 +24,10 @@ _INTERRUPTED = "interrupted: what was written stays valid; run the same command 
 
 
 class _Boundary(TyperGroup):
-    """Turns errors into one line on stderr and an exit code."""
+    """Turns errors into one line on stderr and an exit code; takes ``--at`` after a command too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        return super().parse_args(ctx, _at_first(args))
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  types of Typer's own base
         try:
@@ -48,6 +51,16 @@ class _Boundary(TyperGroup):
             where = f" ({error.filename})" if error.filename else ""
             notice(f"error: {error.strerror or error}{where}")
             raise typer.Exit(1) from None
+
+
+def _at_first(words: list[str]) -> list[str]:
+    """Put ``--at`` and its value before the command, wherever before ``--`` they stand."""
+    end = words.index("--") if "--" in words else len(words)
+    for place, word in enumerate(words[:end]):
+        stop = place + 1 + (word == "--at")
+        if (word == "--at" or word.startswith("--at=")) and stop <= end:
+            return [*words[place:stop], *words[:place], *words[stop:]]
+    return words
 
 
 app = typer.Typer(

@@ -176,6 +176,19 @@ def test_what_reads_sees_the_past_as_it_was(
         assert seen(past.home) != then, "the command tells the two apart"
 
 
+def test_at_may_follow_the_command(past: Past, run: Callable[..., Any]) -> None:
+    query = ("sql", "select count(*) as n from records")
+    at = past.at.isoformat()
+    before = run("-w", past.home, "--at", at, *query)
+    assert json.loads(before.out) == {"n": 40}
+    for words in ((*query, "--at", at), (*query, f"--at={at}"), ("sql", "--at", at, query[1])):
+        after = run("-w", past.home, *words)
+        assert (after.code, after.out) == (0, before.out)
+    for wrong in (("log", "--at"), (*query, "--", "--at", at)):
+        done = run("-w", past.home, *wrong)
+        assert (done.code, done.out) == (2, "")
+
+
 @pytest.mark.parametrize("name", WRITES)
 def test_what_writes_refuses_the_past(
     name: str, past: Past, app: Any, run: Callable[..., Any]
