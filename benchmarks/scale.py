@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 MODELS, DIM, REPEATS = ("one", "two"), 768, 10
 LABELS, FEW, POINT = 20_000, 10, "select label from labels where record_id = 'bench/0012345'"
+SETTLED_S = 4
 COUNT = "select count(*) from labels"
 
 
@@ -223,6 +224,7 @@ def shards(folder: Path, many: int, rounds: int) -> None:
     for how in ("appends", "shards"):
         root = sharded(folder / how, many, how=how)
         told: dict[Path, list[dict[str, float]]] = {few: [], root: []}
+        time.sleep(SETTLED_S)  # or every question would look into the logs again
         for _ in range(rounds):
             for one, answers in told.items():
                 answers.append(asked(one))

@@ -13,7 +13,7 @@ from ecgstore import settings
 from ecgstore.catalog import Catalog, init_script
 from ecgstore.errors import WarehouseError
 from ecgstore.history import invocations, moment
-from ecgstore.warehouse import Warehouse
+from ecgstore.warehouse import Warehouse, log_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +49,7 @@ class Opened:
         self._at = at
         self._catalog: Catalog | None = None
         self._versions: dict[str, int] | None = None
+        self._stamp: tuple[object, ...] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -189,12 +190,16 @@ class Opened:
         return reproduce(self.warehouse, run, progress=progress)
 
     def _connected(self) -> Catalog:
+        stamp = log_stamp(self.root)  # before the logs are read: what comes meanwhile changes it
+        if self._catalog is not None and stamp is not None and stamp == self._stamp:
+            return self._catalog
         warehouse = self.warehouse
         versions = warehouse.versions()
         if self._catalog is None or versions != self._versions:
             self.close()
             self._catalog = Catalog(warehouse.relations(), threads=settings.threads())
             self._versions = versions
+        self._stamp = stamp
         return self._catalog
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ It knows nothing of ECGs: which table is written first is the business of the co
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from ecgstore.storage.log import Snapshot
     from ecgstore.storage.shards import Shard
 
-__all__ = ["Warehouse"]
+__all__ = ["Warehouse", "log_stamp"]
 
 _LAST = "records"  # made last, so a folder that holds it is a whole warehouse
 _GLANCES = 50  # attempts to see all tables at one moment
+_SETTLED_NS = 3_000_000_000  # coarser than the times of any file system (FAT: 2 s)
 
 
 class Warehouse:
@@ -216,6 +218,26 @@ class Warehouse:
 
     def _seen(self, name: str) -> bool:
         return self._exists(name) and self._pinned.get(name, 0) is not None
+
+
+def log_stamp(root: Path) -> tuple[object, ...] | None:
+    """Return a value that is the same for as long as no log of a warehouse gets or loses a file.
+
+    It is that of the folders' times. None when one of them changed so lately that a further change
+    could carry the same time.
+    """
+    now = time.time_ns()
+    stamp: list[tuple[int, int, int] | None] = []
+    for name in TABLES:
+        try:
+            told = Path(root, name, "_delta_log").stat()
+        except OSError:
+            stamp.append(None)
+            continue
+        if now - told.st_mtime_ns < _SETTLED_NS:
+            return None
+        stamp.append((told.st_dev, told.st_ino, told.st_mtime_ns))
+    return tuple(stamp)
 
 
 def _usable(root: Path) -> Path:
