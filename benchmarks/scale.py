@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from read import build as build_signals
 
 import ecgstore
@@ -137,6 +138,9 @@ ACTS: dict[str, Callable[[Path], object]] = {
     "join": ask(
         "select model, sex, label, count(*), avg(embedding[1]) from embeddings "
         "join records using (record_id) join labels using (record_id) group by all"
+    ),
+    "one row of records": lambda root: (
+        Warehouse(root).table("records").read(where=pc.field("record_id") == "bench/0012345")
     ),
     "split": lambda root: split(Warehouse(root), "t", task="T", repeats=REPEATS, dry_run=True),
     "fuse one reshuffle": fuse_one,

@@ -88,7 +88,8 @@ _ALL = (
             report=_text,
         ),
         key=("record_id",),
-        sort=("patient_id", "record_id"),
+        sort=("record_id",),  # by which one is looked up; a patient's are few in any order
+        rows_per_group=16_384,
     ),
     TableSchema(
         "waveforms",

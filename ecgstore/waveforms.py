@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Waveform", "decode", "read", "scan"]
 
-_FOOTERS = 1024
-"""Footers kept parsed: those of four million records in shards of full size."""
+_FOOTERS = 64
+"""Footers kept parsed, each of some 100 kB in its file; of all shards only the limits are kept."""
 _ANY = ("", chr(0x10FFFF))
 _ROWS_AT_ONCE = 8
 """Rows decoded between two looks whether the wanted one is among them; fewer cost more in calls."""
@@ -103,8 +103,8 @@ def scan(
 def read(files: Sequence[Path], record_id: str) -> Waveform | None:
     """Read one record, None when no shard holds it.
 
-    Row groups whose limits rule it out are skipped, and none is decoded past its row. The footers
-    of shards are parsed once a process.
+    Row groups whose limits rule it out are skipped, and none is decoded past its row. What
+    the footers of shards tell of ids is read once a process.
 
     Args:
         files: Shards of the ``waveforms`` table.
@@ -115,8 +115,11 @@ def read(files: Sequence[Path], record_id: str) -> Waveform | None:
     """
     for path in files:
         with _named(path):
-            footer, limits = _footer(path)
+            lowest, highest, limits = _limits(path)
+            if not lowest <= record_id <= highest:
+                continue
             groups = [i for i, (low, high) in enumerate(limits) if low <= record_id <= high]
+            footer = _footer(path)
         if not groups:
             continue
         with _opened(path, footer) as shard, _named(path):
@@ -153,17 +156,24 @@ def _group(shard: pq.ParquetFile, group: int, wanted: Collection[str] | None) ->
     return table if len(keep) == len(table) else table.take(keep)
 
 
-@functools.lru_cache(_FOOTERS)
-def _footer(path: Path) -> tuple[pq.FileMetaData, list[tuple[str, str]]]:
-    """Return the footer of a shard, which never changes, and the limits of each row group's ids."""
-    footer = pq.read_metadata(path)
+@functools.cache
+def _limits(path: Path) -> tuple[str, str, list[tuple[str, str]]]:
+    """Return between what the ids of a shard lie, and those of each of its row groups."""
+    footer = _footer(path)
     column = footer.schema.names.index("record_id")
     limits = []
     for group in range(footer.num_row_groups):
         found = footer.row_group(group).column(column).statistics
         known = found is not None and found.has_min_max
         limits.append((found.min, found.max) if known else _ANY)
-    return footer, limits
+    lows, highs = zip(*limits, strict=True) if limits else ([""], [""])
+    return min(lows), max(highs), limits
+
+
+@functools.lru_cache(_FOOTERS)
+def _footer(path: Path) -> pq.FileMetaData:
+    """Return the footer of a shard, which never changes."""
+    return pq.read_metadata(path)
 
 
 @contextmanager

@@ -95,9 +95,18 @@ def test_rows_are_sorted_and_cut_at_the_file_limit(tmp_path: Path) -> None:
     shards = write_shards(tmp_path, TABLES["waveforms"], pa.table({"record_id": ids}))
     assert [shard.rows for shard in shards] == [n - 10, 10]
 
-    rows = pa.table({"record_id": ["b", "a", "c"], "patient_id": ["2", "2", "1"]})
+
+def test_a_row_of_records_is_found_by_the_limits_of_its_row_group(tmp_path: Path) -> None:
+    ids = [f"a/{i:05d}" for i in range(40_000)]
+    patients = [f"{i % 7}" for i in range(len(ids))]
+    rows = pa.table({"record_id": ids[::-1], "patient_id": patients})
     (shard,) = write_shards(tmp_path, TABLES["records"], rows)
-    assert pq.read_table(shard.path)["record_id"].to_pylist() == ["c", "a", "b"]
+    with pq.ParquetFile(shard.path) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        limits = [(one.column(0).statistics.min, one.column(0).statistics.max) for one in groups]
+        assert sum(low <= "a/12345" <= high for low, high in limits) == 1
+        assert max(one.num_rows for one in groups) < len(ids) // 2
+        assert file.read()["record_id"].to_pylist() == ids
 
 
 @pytest.mark.parametrize("part", [1, 63, 64, 65, 200])
