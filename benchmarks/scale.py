@@ -7,7 +7,8 @@ nearest neighbours, each in a process of its own: memory is the greatest residen
 the process had after its imports. ``docs/scale.md`` counts on from these figures.
 
 Then it asks the same rows in 10 shards and in 2,000, as 2,000 appends leave them and as they are
-when nothing merges them, and prints the ratios.
+when nothing merges them, and prints the ratios. Last, waveforms of 10 full shards and of 196, as
+many as 800,000 ECGs have.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --keep DIR       keeps the warehouse, for more runs
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import statistics as stats
 import subprocess
 import sys
@@ -40,8 +42,10 @@ from ecgstore.record import LEADS
 from ecgstore.scaling import fused
 from ecgstore.schema import TABLES
 from ecgstore.split import split
+from ecgstore.storage.integrity import sha256
 from ecgstore.storage.shards import write_shards
 from ecgstore.warehouse import Warehouse
+from ecgstore.waveforms import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 MODELS, DIM, REPEATS = ("one", "two"), 768, 10
 LABELS, FEW, POINT = 20_000, 10, "select label from labels where record_id = 'bench/0012345'"
 SETTLED_S = 4
+PRESENT = "select gain from waveforms where record_id = 'bench/0000017'"
 COUNT = "select count(*) from labels"
 
 
@@ -241,6 +246,33 @@ def shards(folder: Path, many: int, rounds: int) -> None:
             )
 
 
+def waveform_shards(warehouse: Warehouse, folder: Path) -> None:
+    """Print what questions to ``waveforms`` take of as many full shards as 800,000 ECGs have."""
+    schema = TABLES["waveforms"]
+    full = max(warehouse.table("waveforms").files(), key=lambda path: path.stat().st_size)
+    links = [folder / f"{i}.parquet" for i in range(800_000 // schema.rows_per_file + 1)]
+    for link in links:
+        shutil.copyfile(full, link) if link is links[0] else link.hardlink_to(links[0])
+    for files in (links[:10], links):
+        with Catalog({schema.name: (files, schema.arrow)}) as catalog:
+            took = []
+            for query in (f"select count(*) from {schema.name}", PRESENT, PRESENT):
+                began = time.perf_counter()
+                catalog.table(query)
+                took.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        read(files, "of nobody")
+        looked = time.perf_counter() - began
+        count, first, later = took
+        print(
+            f"{len(files)} full shards of waveforms: counted {count:.2f} s, one ECG by SQL "
+            f"{first:.2f} s, again {later:.2f} s; limits of all shards read {looked:.2f} s"
+        )
+    began = time.perf_counter()
+    sha256(full)
+    print(f"SHA-256: {full.stat().st_size / 1e6 / (time.perf_counter() - began):.0f} MB a second")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -259,6 +291,8 @@ def main() -> None:
         sizes(build(root, given.signals, given.records))
         costs(root, given.rounds)
         shards(Path(folder), given.shards, given.rounds)
+        if given.signals:
+            waveform_shards(Warehouse(root), Path(folder))
 
 
 if __name__ == "__main__":
