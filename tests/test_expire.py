@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from ecgstore.errors import ErasedError, WarehouseError
 from ecgstore.schema import TABLES
 from ecgstore.storage import disk
-from ecgstore.storage.expire import expire, expired, named
+from ecgstore.storage.expire import EXPIRING, expire, expired, named
 from ecgstore.storage.log import CHECKPOINT_EVERY, Entry, Log
 from ecgstore.storage.tables import Table
 from ecgstore.upkeep.compact import compact
@@ -149,6 +150,39 @@ def test_versions_go_but_for_the_newest_and_those_a_run_has_read(warehouse: Ware
     warehouse.append("labels", labels(range(100, 105)), command="x")  # and it goes on
     assert table.log.versions() == [7, newest, newest + 1]
     assert not compact(warehouse, ["labels"], retention_days=30).tables[0].expired
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whichever_files_a_loss_of_power_leaves_the_next_cleaning_ends_it(
+    warehouse: Warehouse, seed: int
+) -> None:
+    table = filled(warehouse, 9)
+    log = table.log
+    chance = random.Random(seed)
+    pinned = chance.randrange(9)
+    go = [v for v in range(9) if v != pinned]
+    kept = {v: Table(table.folder, LABELS, version=v).read() for v in range(10) if v not in go}
+
+    def cut(step: disk.Step, done: bool) -> None:  # noqa: FBT001
+        if (step.kind, step.path.name, done) == ("remove", EXPIRING, False):
+            raise InterruptedError
+
+    before = {path: path.read_bytes() for path in log.path.iterdir()}
+    with pytest.raises(InterruptedError), disk.watch(cut):
+        expire(log, go)
+    gone = [path for path in before if not path.exists()]
+    for path in chance.sample(gone, len(gone) // 2):
+        path.write_bytes(before[path])
+
+    assert {one.severity for one in verify(warehouse).findings} <= {"leftover"}
+    for version, rows in kept.items():
+        assert Table(table.folder, LABELS, version=version).read().equals(rows)
+    scored(warehouse, {"labels": pinned})
+    compact(warehouse, ["labels"], retention_days=0)
+    assert log.versions() == sorted(kept)
+    assert verify(warehouse).clean
+    for version, rows in kept.items():
+        assert Table(table.folder, LABELS, version=version).read().equals(rows)
 
 
 def test_how_it_was_within_the_retention_can_still_be_opened(warehouse: Warehouse) -> None:

@@ -6,6 +6,7 @@ commit, which says when it was made. So it opens without the commits that led to
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from dataclasses import replace
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
     from ecgstore.storage.log import Log, Snapshot
 
-__all__ = ["expire", "expired", "named", "naming"]
+__all__ = ["EXPIRING", "expire", "expired", "expiring", "named", "naming"]
+
+EXPIRING = "_expiring"
+"""File of the log that names, while versions are let go, which: any of their files may be gone."""
 
 _OF_VERSION = re.compile(r"(\d{20})\..+")  # other engines keep more than commits and checkpoints
 
@@ -77,8 +81,8 @@ def expired(log: Log, *, before: datetime, keep: Collection[int] = ()) -> list[i
 def expire(log: Log, versions: Collection[int]) -> None:
     """Let versions go: they can no longer be opened, all others can.
 
-    The checkpoints that the others need are on disk before the first commit goes, so a kill in
-    between only leaves files that the next call removes.
+    The checkpoints that the others need, and the list of what goes, are on disk before the first
+    commit goes. After a loss of power any of those files may be left: the next call removes them.
 
     Args:
         log: The log of a table; nobody else may write to it meanwhile.
@@ -88,23 +92,48 @@ def expire(log: Log, versions: Collection[int]) -> None:
         LogError: A log file is damaged.
         OSError: The system refused.
     """
-    if not versions:
-        return
-    files, needed = _files(log), set[str]()
-    stay = [v for v in log.versions() if v not in versions and v <= max(versions) + 1]
-    for version in stay:
+    if versions:
+        files = _files(log)
+        newest = max((v for v in files if log.checkpoint_path(v).exists()), default=-1)
+        last = _keep(log, versions)
+        if newest > last:
+            log.checkpoint(log.snapshot(newest))  # a kill may have kept it from being pointed at
+        told = {"versions": sorted({*versions} | expiring(log.path))}
+        disk.put(log.path / EXPIRING, json.dumps(told).encode())
+        for version in sorted(versions):
+            for path in sorted(files.get(version, ())):  # the checkpoint before the commit
+                disk.remove(path)
+        disk.sync_dir(log.path)
+    if (log.path / EXPIRING).exists():
+        disk.remove(log.path / EXPIRING)
+        disk.sync_dir(log.path)
+
+
+def expiring(path: Path) -> set[int]:
+    """Return the versions that a call of `expire` was letting go when it was cut short.
+
+    Args:
+        path: The folder of the log.
+    """
+    try:
+        return {int(version) for version in json.loads((path / EXPIRING).read_bytes())["versions"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _keep(log: Log, versions: Collection[int]) -> int:
+    """Make the versions that stay open without those that go; return the last that needed it."""
+    whole, needed = log.versions(), set[str]()
+    last = next((v for v in whole if v > max(versions)), None)
+    if last is None:
+        last = log.snapshot().version  # which tells why the newest cannot be opened
+    for version in (v for v in whole if v not in versions and v <= last):
         snapshot = log.snapshot(version)
-        if version == stay[-1] or not log.checkpoint_path(version).exists():
+        if version == last or not log.checkpoint_path(version).exists():
             removed = {n: at for n, at in snapshot.tombstones.items() if n in needed}
             log.checkpoint(replace(snapshot, tombstones=removed))
         needed |= snapshot.entries.keys()
-    newest = max((v for v in files if log.checkpoint_path(v).exists()), default=-1)
-    if newest > stay[-1]:
-        log.checkpoint(log.snapshot(newest))  # a kill may have kept it from being pointed at
-    for version in sorted(versions):
-        for path in sorted(files.get(version, ())):  # the checkpoint before the commit
-            disk.remove(path)
-    disk.sync_dir(log.path)
+    return last
 
 
 def _files(log: Log) -> dict[int, list[Path]]:

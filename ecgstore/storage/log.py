@@ -43,6 +43,7 @@ __all__ = ["CHECKPOINT_EVERY", "Commit", "Entry", "Log", "Lost", "Snapshot"]
 CHECKPOINT_EVERY = 64
 """Commits between two checkpoints: opening a table reads at most so many commits."""
 
+_LOOKS = 20  # at a log of which others remove files meanwhile
 _READER, _WRITER = 1, 2  # versions of the protocol that are understood
 _TOMBSTONES_MS = 7 * 24 * 3600 * 1000  # the protocol's default: other engines' cleaning needs them
 
@@ -92,31 +93,18 @@ class Log(LogFiles):
             SchemaError: The table needs a newer Delta protocol.
         """
         if base is not None and version is None:
-            followed = [base, *self.follow(base)][-1]
-            if self._summed_up() <= followed.version:
-                return followed
-        commits, checkpoints = self._listed()
-        newest = self._newest(commits, checkpoints)
-        if version is None:
-            version = newest
-        elif not 0 <= version <= newest:
-            msg = f"Table {self.table!r} has no version {version}; its newest is {newest}."
-            raise WarehouseError(msg, path=self.folder)
-        failed: LogError | None = None
-        for start in (*sorted((v for v in checkpoints if v <= version), reverse=True), -1):
-            if all(v in commits for v in range(start + 1, version + 1)):
-                try:
-                    return self._replayed(self._checkpointed(start), version)
-                except LogError as error:
-                    failed = failed or error
-        if failed is not None:
-            raise failed
-        if version < newest:
-            msg = f"Version {version} of table {self.table!r} was cleaned: it is too old to open."
-            raise ErasedError(msg, path=self.folder, table=self.table, version=version)
-        last = max(checkpoints, default=-1)
-        absent = next(v for v in range(last + 1, version + 1) if v not in commits)
-        raise self._broken(log_name(absent), "is missing", version)
+            with suppress(LogError):  # what is missing or damaged is told below
+                followed = [base, *self.follow(base)][-1]
+                if self._summed_up() <= followed.version:
+                    return followed
+        for _ in range(_LOOKS):
+            files = self._listed()
+            try:
+                return self._opened(version, *files)
+            except LogError:
+                if self._listed() == files:
+                    raise
+        return self._opened(version, *self._listed())
 
     def follow(self, snapshot: Snapshot) -> Iterator[Snapshot]:
         """Yield the versions after a snapshot, one by one, as far as their commits are there.
@@ -286,6 +274,30 @@ class Log(LogFiles):
         return path
 
     # ------------------------------------------------------------------ private
+
+    def _opened(self, version: int | None, commits: set[int], checkpoints: set[int]) -> Snapshot:
+        """Return the table at a version, by the log files that were there a moment ago."""
+        newest = self._newest(commits, checkpoints)
+        if version is None:
+            version = newest
+        elif not 0 <= version <= newest:
+            msg = f"Table {self.table!r} has no version {version}; its newest is {newest}."
+            raise WarehouseError(msg, path=self.folder)
+        failed: LogError | None = None
+        for start in (*sorted((v for v in checkpoints if v <= version), reverse=True), -1):
+            if all(v in commits for v in range(start + 1, version + 1)):
+                try:
+                    return self._replayed(self._checkpointed(start), version)
+                except LogError as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
+        if version < newest:
+            msg = f"Version {version} of table {self.table!r} was cleaned: it is too old to open."
+            raise ErasedError(msg, path=self.folder, table=self.table, version=version)
+        last = max(checkpoints, default=-1)
+        absent = next(v for v in range(last + 1, version + 1) if v not in commits)
+        raise self._broken(log_name(absent), "is missing", version)
 
     def _newest(self, commits: set[int], checkpoints: set[int]) -> int:
         if not commits and not checkpoints:

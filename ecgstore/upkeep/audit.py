@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ecgstore.storage.checkpoint import read_checkpoint
 from ecgstore.storage.commits import Entry, Snapshot, applied, decode, entry
+from ecgstore.storage.expire import expiring
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -166,13 +167,14 @@ def audit_log(log: Path, schema: TableSchema) -> Audit:
     state: Snapshot | None = None
     unknown: list[Fault] = []  # faults since which the table's state is unknown
     gap = min(listed, default=0) - 1  # the last version that may have been let go
+    gone = expiring(log)
     spans = _Spans()
     for version in range(gap + 1, audit.version + 1):
         name = f"{version:020d}.json"
         summary = f"{version:020d}.checkpoint.parquet"
         summed = _summed_up(audit, log / summary, version) if summary in names else None
         try:
-            if name not in names and gap == version - 1:
+            if name not in names and (gap == version - 1 or version in gone):
                 gap, state = version, None
             else:
                 state = _committed(audit, log, state, version)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ecgstore.schema import TABLES
+from ecgstore.storage.expire import EXPIRING
 from ecgstore.storage.integrity import sha256
 from ecgstore.storage.locks import claim
 from ecgstore.storage.shards import STAGING
@@ -86,6 +87,9 @@ def _in_table(folder: Path, audit: Audit) -> Iterator[Finding]:
         name = f"{table}/_delta_log/{path.name}"
         if _TEMPORARY.fullmatch(path.name):
             yield _left(table, name)
+        elif path.name == EXPIRING:
+            what = "A command that was killed was letting old versions go."
+            yield Finding("leftover", table, None, name, what, "Run: ecgstore compact")
         elif not _LOG.fullmatch(path.name):
             yield _stranger(table, name)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .forks import Tell
     from .power import State
 
+_DEADLINE_S = 1800.0
+
 
 def tear_foreign_commits(scratch: Path, *, every: int) -> dict[str, Any]:
     """Cut, empty and garble what delta-rs wrote last, and open and repair what is left.
@@ -59,7 +61,7 @@ def tear_foreign_commits(scratch: Path, *, every: int) -> dict[str, Any]:
             for one in _problems(pool.put(state) / stage.base.name, before)
         ]
 
-    return {"states": len(states), "problems": forked(look).result()}
+    return {"states": len(states), "problems": forked(look, deadline_s=_DEADLINE_S).result()}
 
 
 def _torn(before: State, after: State, *, every: int) -> Iterator[tuple[str, State]]:
