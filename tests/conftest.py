@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parent.parent
+_CRASH = "crash: "
 
 # Test data are small: more threads only get into each other's way, most of all on a busy machine.
 for variable in ("OMP_NUM_THREADS", "ECGSTORE_THREADS"):
@@ -35,6 +37,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-snapshots", action="store_true", help="Write expected files anew from results."
     )
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Return a call that adds to what the summary says of crash tests."""
+
+    def call(what: str, number: int) -> None:
+        record_property(f"{_CRASH}{what}", number)
+
+    return call
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what all crash tests together covered."""
+    totals: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        for name, number in report.user_properties:
+            if name.startswith(_CRASH) and isinstance(number, int):
+                totals[name.removeprefix(_CRASH)] += number
+    if totals:
+        terminalreporter.section("crash tests")
+        for name, number in sorted(totals.items()):
+            terminalreporter.write_line(f"{number:6} {name}")
 
 
 @pytest.fixture(scope="session")
