@@ -107,6 +107,19 @@ def test_damaged_notes_only_cost_time(warehouse: Warehouse, content: bytes) -> N
         warehouse.relations()
 
 
+@pytest.mark.parametrize("shift", ["", "\n", "12345"])
+def test_notes_that_were_dropped_and_grew_again_only_cost_time(
+    warehouse: Warehouse, shift: str
+) -> None:
+    notes = warehouse.root / "_cache" / "checked"
+    warehouse.table("labels").files()  # from here on only what is added is read
+    notes.write_text(shift + 3 * (notes.read_text() + "\n"))
+    assert warehouse.table("labels").files() == [shard(warehouse)]
+    flip(shard(warehouse), 100)
+    with pytest.raises(DamagedError):
+        warehouse.table("labels").files()
+
+
 def test_pages_carry_a_checksum_that_our_reader_holds_them_to(tmp_path: Path) -> None:
     table = Table.create(tmp_path / "labels", TABLES["labels"])
     table.append(ROWS, command="x")

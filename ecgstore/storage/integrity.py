@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ __all__ = ["changed", "check", "remember", "sha256"]
 
 _NOTES = Path("_cache") / "checked"
 _NAME = 64  # hex digits of a SHA-256; other engines name their shards otherwise
+
+_LINE = re.compile(rb"^(\S+) (\d{1,20}) (\d{1,20}) (\d{1,20})$", re.MULTILINE)
 
 _Note = tuple[str, int, int, int]
 _known: dict[Path, tuple[int, set[_Note]]] = {}
@@ -122,10 +125,9 @@ def _notes(root: Path) -> set[_Note]:
             file.seek(offset)
             data = file.read()
             whole = data.rfind(b"\n") + 1
-            for line in data[:whole].splitlines():
-                name, *numbers = line.decode("utf-8", "replace").split()
-                if len(numbers) == 3 and all(number.isdigit() for number in numbers):
-                    seen.add((name, int(numbers[0]), int(numbers[1]), int(numbers[2])))
+            for name, *numbers in _LINE.findall(data[:whole]):  # it may begin amid a line
+                size, changed_ns, inode = map(int, numbers)
+                seen.add((name.decode("utf-8", "replace"), size, changed_ns, inode))
             offset += whole
     _known[path] = (offset, seen)
     return seen
