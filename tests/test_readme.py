@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.S)
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 SHELL = [text for kind, text in BLOCKS if kind == "bash" and not text.startswith("python3 -m venv")]
-COUNT = 120
+COUNT = 60
 """Records of PTB-XL at the desk."""
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
