@@ -231,15 +231,6 @@ def test_help_is_light() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_what_asks_sql_is_light() -> None:
-    heavy = sorted({*HEAVY, "scipy", "pandas", "wfdb", "polars"} - {"duckdb"})
-    code = f"import sys, ecgstore.opened; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.strip() == "[]"
-
-
 def test_every_package_is_shipped() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 
 from ecgstore.errors import SchemaError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pyarrow.dataset as pads
     from numpy.typing import NDArray
 
     from ecgstore.schema import TableSchema
@@ -27,6 +27,9 @@ __all__ = ["as_keys", "check_unique", "found", "holding", "matching", "open_shar
 
 _FILE, _ROW = "__filename", "__row"
 _SMALL_BYTES = 65_536
+_PARQUET = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 
 def as_keys(schema: TableSchema, keys: pa.Table) -> pa.Table:
@@ -77,7 +80,8 @@ def found(rows: pa.Table, stored: pa.Table, names: list[str]) -> NDArray[np.bool
 
 def open_shards(schema: TableSchema, files: Sequence[Path]) -> pads.Dataset:
     """Return shards as one Arrow dataset; columns that a shard lacks are NULL."""
-    return _dataset(schema.arrow, files)
+    names = [str(file) for file in files]
+    return pads.dataset(names, schema=schema.arrow, format=_PARQUET)
 
 
 def matching(schema: TableSchema, files: Sequence[Path], keys: pa.Table) -> pa.Table:
@@ -97,14 +101,6 @@ def matching(schema: TableSchema, files: Sequence[Path], keys: pa.Table) -> pa.T
     return _joined(stored)
 
 
-def _dataset(columns: pa.Schema, files: Sequence[Path]) -> pads.Dataset:
-    import pyarrow.dataset as pads  # brings pandas: a third of the start of most commands
-
-    checked = pads.ParquetFragmentScanOptions(page_checksum_verification=True)
-    parquet = pads.ParquetFileFormat(default_fragment_scan_options=checked)
-    return pads.dataset([str(file) for file in files], schema=columns, format=parquet)
-
-
 def _joined(parts: list[pa.Table]) -> pa.Table:
     """Put rows together; whether a column may be NULL is not the same in keys and in shards."""
     return pa.concat_tables(parts, promote_options="default")
@@ -113,7 +109,8 @@ def _joined(parts: list[pa.Table]) -> pa.Table:
 @functools.lru_cache(maxsize=1024)
 def _small(columns: pa.Schema, file: Path, names: tuple[str, ...]) -> pa.Table:
     """Read columns of a small shard; shards never change, and small ones are asked for again."""
-    return _dataset(columns, [file]).to_table(columns=list(names))
+    shard = pads.dataset([str(file)], schema=columns, format=_PARQUET)
+    return shard.to_table(columns=list(names))
 
 
 def holding(schema: TableSchema, files: Sequence[Path], keys: pa.Table) -> tuple[list[Path], int]:

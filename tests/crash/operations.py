@@ -43,7 +43,6 @@ _STORAGE = (
     "ecgstore.upkeep.verify",
     "ecgstore.upkeep.gc",
     "pyarrow.acero",
-    "pyarrow.dataset",
 )
 _UPKEEP = (*_STORAGE, "ecgstore.upkeep.compact", "ecgstore.upkeep.forget")
 _NETWORK = (*_STORAGE, "ecgstore.models", "ecgstore.embed", "scipy.signal")
