@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from ecgstore.errors import EcgStoreError, UnknownNameError, UsageError
 
-from . import admin, embed, exchange, history, ingest, learn, query, upkeep
+from . import admin, embed, exchange, history, ingest, learn, look, query, upkeep
 from .options import Globals
 from .output import notice
 
@@ -117,6 +117,8 @@ for command in (
     ingest.init,
     ingest.ingest,
     ingest.labels,
+    look.quality,
+    look.plot,
     embed.embed,
     learn.split,
     learn.fuse,

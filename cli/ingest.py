@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from .options import DryRun, FormatOption, JsonOption, Overwrite, as_format, globals_of, open_store
+from .options import (
+    DryRun,
+    FormatOption,
+    JsonOption,
+    KeepIds,
+    Overwrite,
+    as_format,
+    globals_of,
+    mapping,
+    open_store,
+)
 from .output import emit, live, notice
 
 __all__ = ["ingest", "init", "labels"]
@@ -48,6 +58,26 @@ def ingest(
     limit: Annotated[
         int | None, typer.Option("--limit", help="Take at most this many records.", min=1)
     ] = None,
+    layout: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", help="Where arrays are in HDF5, NumPy or CSV files: tracings=ecg,rate=500,…"
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", help="CSV of file, patient_id, age, sex, label:TASK, …"),
+    ] = None,
+    keep_ids: KeepIds = False,
+    shift_dates: Annotated[
+        int,
+        typer.Option(
+            "--shift-dates", help="Move each patient's dates by up to so many days.", min=0
+        ),
+    ] = 0,
+    pool_ages: Annotated[
+        bool, typer.Option("--pool-ages", help="Store ages above 89 as 90.")
+    ] = False,
     on_error: Annotated[
         OnError, typer.Option("--on-error", help="Skip a bad file into rejects, or stop.")
     ] = OnError.skip,
@@ -55,7 +85,10 @@ def ingest(
     form: FormatOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read ECG files into the warehouse; a bad file becomes a row in rejects.
+    """Read ECG files of any known format; a bad file becomes a row in rejects.
+
+    Names, ids and birth dates stay outside: a patient's id becomes a keyed digest whose key is
+    kept beside your own settings, in the file that ECGSTORE_KEY names.
 
     Example: ecgstore ingest ptb-xl/ --dataset ptbxl
     """
@@ -67,6 +100,11 @@ def ingest(
             rate=rate,
             jobs=jobs,
             limit=limit,
+            layout=mapping(layout),
+            manifest=manifest,
+            keep_ids=keep_ids,
+            shift_dates=shift_dates,
+            pool_ages=pool_ages,
             on_error=on_error.value,
             dry_run=dry_run,
             progress=progress,
@@ -87,6 +125,7 @@ def labels(
     patient: Annotated[
         str | None, typer.Option("--patient", help="Column with the patient's id.")
     ] = None,
+    keep_ids: KeepIds = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     form: FormatOption = None,
@@ -103,6 +142,7 @@ def labels(
             id=id_column,
             label=label,
             patient=patient,
+            keep_ids=keep_ids,
             overwrite=overwrite,
             dry_run=dry_run,
             progress=progress,

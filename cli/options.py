@@ -24,12 +24,14 @@ __all__ = [
     "FormatOption",
     "Globals",
     "JsonOption",
+    "KeepIds",
     "Overwrite",
     "SetOption",
     "SplitName",
     "as_format",
     "globals_of",
     "key_values",
+    "mapping",
     "open_store",
 ]
 
@@ -79,6 +81,22 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
     return parsed
 
 
+def mapping(texts: Sequence[str] | None) -> dict[str, str]:
+    """Parse ``k=v,k=v`` options; a part without ``=`` belongs to the value before it.
+
+    Raises:
+        UsageError: The first part has no ``=``.
+    """
+    pairs: list[str] = []
+    for text in texts or ():
+        for number, part in enumerate(text.split(",")):
+            if number and "=" not in part:
+                pairs[-1] += f",{part}"
+            else:
+                pairs.append(part)
+    return key_values(pairs)
+
+
 def complete_model(incomplete: str) -> list[str]:
     """Complete a model name."""
     import ecgstore
@@ -102,6 +120,9 @@ FormatOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: short for --format json.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
+KeepIds = Annotated[
+    bool, typer.Option("--keep-ids", help="Store patients' ids as they are, not hidden by a key.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 SplitName = Annotated[str, typer.Option("--split", help="Name given to `ecgstore split`.")]
 Features = Annotated[

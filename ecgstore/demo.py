@@ -87,8 +87,15 @@ def demo(
     progress.start(records, "ECGs")
     labels = write_wfdb(folder / "ecgs", _counted(cohort(records, seed=seed), progress))
     with Store(folder / "warehouse") as store:
-        store.ingest(folder / "ecgs", dataset="synthetic", progress=progress)
-        store.label(labels, task="ACS", label="ACS", patient="patient_id", progress=progress)
+        store.ingest(folder / "ecgs", dataset="synthetic", keep_ids=True, progress=progress)
+        store.label(
+            labels,
+            task="ACS",
+            label="ACS",
+            patient="patient_id",
+            keep_ids=True,  # of people who do not exist
+            progress=progress,
+        )
         for model in _MODELS:
             store.embed(model, progress=progress)
         split = store.split("demo", task="ACS", repeats=10, test_size=0.2, seed=seed)

@@ -20,6 +20,7 @@ import pyarrow as pa
 from ecgstore.catalog import Catalog
 from ecgstore.errors import DamagedError, UnfitRecordError
 from ecgstore.progress import Progress, Silent
+from ecgstore.record import LEADS
 from ecgstore.schema import table_schema
 from ecgstore.waveforms import Waveform, scan
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["EmbedResult", "embed"]
 
 _COMMAND = "embed"
+_NO_LEADS = "no standard lead"
 _ROWS_HELD = 16_384
 """Vectors held before a shard is written: 50 MB at 768 dimensions."""
 
@@ -135,9 +137,10 @@ def embed(
         "version": encoder.version,
         "pooling": encoder.readout,
     }
-    todo, existing = _plan(
+    todo, existing, without = _plan(
         warehouse, key, where=where, overwrite=overwrite, keep_windows=keep_windows
     )
+    skipped: Counter[str] = Counter({_NO_LEADS: without} if without else {})
     result = EmbedResult(
         model=key["model"],
         version=key["version"],
@@ -145,6 +148,7 @@ def embed(
         dim=encoder.dim,
         embedded=len(todo),
         existing=existing,
+        skipped=dict(skipped),
     )
     if dry_run or not todo:
         return result
@@ -153,7 +157,6 @@ def embed(
     writer = _Writer(
         warehouse, key, keep_windows=keep_windows, overwrite=overwrite, commit_s=commit_s
     )
-    skipped: Counter[str] = Counter()
     progress.start(len(todo), "records")
     batches = _Batches(encoder, batch_size or (256 if encoder.device.type == "cuda" else 8))
     try:
@@ -181,8 +184,8 @@ def _plan(
     where: str | None,
     overwrite: bool,
     keep_windows: bool,
-) -> tuple[dict[str, float], int]:
-    """Return the rate of every record to embed by id, and how many wanted ones are done."""
+) -> tuple[dict[str, float], int, int]:
+    """Return the rate of every record to embed by id, how many are done, and without a lead."""
     mine = "model = $model and version = $version and pooling = $pooling"
     done_if = " and ".join(
         f"record_id in (select record_id from {table} where {mine})"
@@ -190,16 +193,19 @@ def _plan(
     )
     with Catalog(warehouse.relations()) as catalog:
         wanted = catalog.table(
-            f"select record_id, rate_hz, {done_if} as done\n"
+            f"select record_id, rate_hz, {done_if} as done,\n"
+            "leads is null or list_has_any(leads, $standard) as standard\n"
             f"from records where ({where or 'true'}\n)",
-            dict(key),
+            {**key, "standard": list(LEADS)},
         )
+    without = int((~wanted.column("standard").to_numpy()).sum())
+    wanted = wanted.filter(wanted.column("standard"))
     done = wanted.column("done").to_numpy()
     todo = wanted if overwrite else wanted.filter(pa.array(~done))
     rates = dict(
         zip(todo.column("record_id").to_pylist(), todo.column("rate_hz").to_pylist(), strict=True)
     )
-    return rates, 0 if overwrite else int(done.sum())
+    return rates, 0 if overwrite else int(done.sum()), without
 
 
 def _waveforms(warehouse: Warehouse, wanted: Collection[str]) -> Iterator[Waveform]:

@@ -6,15 +6,18 @@ import platform
 from importlib import metadata
 
 from ecgstore import settings
+from ecgstore.deidentify import key_file
 
 __all__ = ["environment"]
 
 _PACKAGES = (
     "duckdb",
+    "h5py",
     "matplotlib",
     "numpy",
     "polars",
     "pyarrow",
+    "pydicom",
     "scikit-learn",
     "scipy",
     "torch",
@@ -35,6 +38,7 @@ def environment() -> list[dict[str, str]]:
         ("platform", f"{platform.system()} {platform.machine()}"),
         ("cores", str(settings.threads())),
         ("warehouse", str(settings.warehouse_home())),
+        ("key of patients' ids", f"{key_file()}{'' if key_file().exists() else ' (not made yet)'}"),
     ]
     for package in _PACKAGES:
         try:

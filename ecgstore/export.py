@@ -6,12 +6,8 @@ take for whole. What a format cannot hold exactly is refused and counted, never 
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import time
-import uuid
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -23,10 +19,9 @@ import pyarrow.parquet as pq
 
 from ecgstore.catalog import Catalog, quote
 from ecgstore.errors import EcgStoreError, UsageError, WarehouseError
-from ecgstore.io.wfdb_write import samples_16, signal_lines
+from ecgstore.export_wfdb import whole, write_records
 from ecgstore.progress import Silent
 from ecgstore.schema import table_schema
-from ecgstore.waveforms import scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,20 +31,12 @@ if TYPE_CHECKING:
     from ecgstore.progress import Progress
     from ecgstore.schema import TableSchema
     from ecgstore.warehouse import Warehouse
-    from ecgstore.waveforms import Waveform
 
 __all__ = ["ExportResult", "Form", "export"]
 
 Form = Literal["parquet", "csv", "wfdb"]
 
 _BATCH = 8192  # rows at once where the table does not say
-_NAME = re.compile(r"[A-Za-z0-9_-]+")
-_MAX_BYTES = 255 - len(".hea")  # of a file's name on the usual file systems
-
-_BAD_NAME = "WFDB names a record by letters, digits, '_' and '-'"
-_BAD_FOLDER = "a part of the name cannot be a folder"
-_BAD_RATE = "the sampling rate is not known"
-_BAD_GAIN = "a gain is zero or not finite"
 
 
 @dataclass(frozen=True)
@@ -111,8 +98,9 @@ def export(
 
     Parquet holds the table's own columns and types. CSV holds lists as JSON text, bytes as
     hexadecimal digits, times in UTC, and nothing where a value is NULL. WFDB, of ``waveforms``
-    alone, holds each record in format 16 as ``<out>/<record_id>.hea`` and ``.dat``: the same
-    integers, gains, baselines, leads and rate, and nothing about the patient.
+    or ``signals``, holds all signals of each record in format 16 as ``<out>/<record_id>.hea`` and
+    ``.dat``: the same integers, gains, baselines, names, units and rates, and nothing about the
+    patient.
 
     Args:
         warehouse: Read at the version it is opened at; nothing is written to it.
@@ -134,15 +122,16 @@ def export(
     began = time.perf_counter()
     schema = table_schema(table)
     form = form or _form_of(out)
-    if form == "wfdb" and table != "waveforms":
+    if form == "wfdb" and table not in {"waveforms", "signals"}:
         msg = f"Table {table!r} holds no signals to write as WFDB."
-        raise UsageError(msg, hint="Export waveforms, or choose another format.")
+        raise UsageError(msg, hint="Export waveforms or signals, or choose another format.")
     _check_place(warehouse.root, out, form, overwrite=overwrite)
     chosen = f"{quote(table)} where ({where or 'true'}\n)"
     told = progress or Silent()
     with Catalog(warehouse.relations()) as catalog, _written(out):
         if form == "wfdb":
-            done = _signals(catalog, chosen, out, told, dry_run=dry_run)
+            told_of = write_records(catalog, chosen, out, told, dry_run=dry_run)
+            done = ExportResult(table, out, form, *told_of)
         else:
             done = _rows(catalog, schema, chosen, out, form, told, dry_run=dry_run)
     return replace(done, seconds=time.perf_counter() - began)
@@ -192,7 +181,7 @@ def _rows(
     kinds = pa.schema([_text_field(one) for one in schema.arrow]) if form == "csv" else schema.arrow
     as_text = ", ".join(map(_as_text, schema.arrow))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _whole(out) as file, catalog.connection.cursor() as aside:
+    with whole(out) as file, catalog.connection.cursor() as aside:
         with _writer(file, schema, kinds, form) as writer:
             for batch in batches:
                 rows = pa.Table.from_batches([batch])
@@ -232,92 +221,8 @@ def _text_field(column: pa.Field) -> pa.Field:
     return column if plain else column.with_type(pa.string())
 
 
-def _signals(
-    catalog: Catalog,
-    chosen: str,
-    out: Path,
-    progress: Progress,
-    *,
-    dry_run: bool,
-) -> ExportResult:
-    """Write records as WFDB, shard by shard."""
-    catalog.sql(
-        "create temp table chosen as select record_id, rate_hz, gain "
-        f"from (select record_id, gain from {chosen}) join records using (record_id)"
-    )
-    progress.start(_count(catalog, "chosen"), "records")
-    refused: Counter[str] = Counter()
-    written = size = 0
-    for path in catalog.relations["waveforms"][0]:
-        rows = catalog.table(
-            "select * from chosen where record_id in (select record_id from read_parquet($path))",
-            {"path": str(path)},
-        ).to_pylist()
-        reasons = {row["record_id"]: _refusal(**row) for row in rows}
-        counts = Counter(reason for reason in reasons.values() if reason)
-        progress.advance(counts.total(), rejected=counts.total())
-        refused += counts
-        rates = {row["record_id"]: row["rate_hz"] for row in rows if not reasons[row["record_id"]]}
-        written += len(rates)
-        for waveform in () if dry_run else scan([path], rates):
-            size += _write_record(out, waveform, rates[waveform.record_id])
-            progress.advance()
-    files_made = 0 if dry_run else 2 * written
-    return ExportResult("waveforms", out, "wfdb", written, dict(refused), files_made, size)
-
-
-def _refusal(record_id: str, rate_hz: float | None, gain: list[float | None]) -> str | None:
-    """Return why a record cannot be held by WFDB or the file system, None when it can."""
-    *folders, name = record_id.split("/")
-    if not _NAME.fullmatch(name) or len(name) > _MAX_BYTES:
-        return _BAD_NAME
-    if not all(map(_is_folder, folders)):
-        return _BAD_FOLDER
-    if rate_hz is None or not 0 < rate_hz < math.inf:
-        return _BAD_RATE
-    if not all(one is None or (one and math.isfinite(one)) for one in gain):
-        return _BAD_GAIN
-    return None
-
-
-def _is_folder(part: str) -> bool:
-    """Tell whether a name can be a folder's, and of no file that is written here."""
-    if part in {"", ".", ".."} or "\0" in part or part.endswith((".hea", ".dat")):
-        return False
-    return len(os.fsencode(part)) <= _MAX_BYTES
-
-
-def _write_record(out: Path, waveform: Waveform, rate_hz: float) -> int:
-    """Write a record, its header last, without which the rest is nothing; return bytes."""
-    signal = out / f"{waveform.record_id}.dat"
-    name = signal.stem
-    leads, samples = waveform.digital.shape
-    lines = signal_lines(
-        signal.name, waveform.leads, waveform.digital, waveform.gain, waveform.baseline
-    )
-    header = "\n".join([f"{name} {leads} {rate_hz!r} {samples}", *lines, ""]).encode("ascii")
-    data = samples_16(waveform.digital)
-    signal.parent.mkdir(parents=True, exist_ok=True)
-    for path, content in ((signal, data), (signal.with_suffix(".hea"), header)):
-        with _whole(path) as file:
-            file.write(content)
-    return len(data) + len(header)
-
-
 def _count(catalog: Catalog, chosen: str) -> int:
     return int(catalog.table(f"select count(*) as n from {chosen}")["n"][0].as_py())
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name when it is finished, and is gone when it is not."""
-    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("xb") as file:
-            yield file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

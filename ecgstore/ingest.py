@@ -20,12 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore import io, settings
-from ecgstore.datasets import collect
+from ecgstore.datasets import collect, datasets
+from ecgstore.deidentify import Deidentifier, load_key
 from ecgstore.errors import ReadError, UsageError, WarehouseError
-from ecgstore.intake import BATCH_ROWS, Done, Task, reject, take_in
+from ecgstore.intake import BATCH_ROWS, Done, Task, reject, take_in, veiled
+from ecgstore.io.assemble import REASONS
 from ecgstore.pool import run_tasks
 from ecgstore.progress import Silent
 from ecgstore.schema import TABLES
+from ecgstore.sinks import FILLED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +42,7 @@ __all__ = ["IngestResult", "ingest"]
 
 _COMMAND = "ingest"
 _SHARD_ROWS = TABLES["waveforms"].rows_per_file
+_ROWS_AT_ONCE = 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -94,11 +98,16 @@ def ingest(
     rate: int | None = None,
     jobs: int | None = None,
     limit: int | None = None,
+    layout: Mapping[str, str] | None = None,
+    manifest: Path | None = None,
+    keep_ids: bool = False,
+    shift_dates: int = 0,
+    pool_ages: bool = False,
     on_error: Literal["skip", "stop"] = "skip",
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> IngestResult:
-    """Read ECG files into ``records``, ``waveforms`` and, where the dataset has any, ``labels``.
+    """Read ECG files into ``records`` and the tables of `ecgstore.sinks.FILLED`.
 
     Records that are there already are not read again. A file that cannot be read becomes a row in
     ``rejects``; it is tried again by the next ingest, and leaves ``rejects`` once it is fixed.
@@ -112,6 +121,13 @@ def ingest(
         rate: Sampling rate in Hz to prefer, where a dataset holds its records at several.
         jobs: Processes; as many as `ecgstore.settings.threads` by default.
         limit: Take only the first so many records of the dataset.
+        layout: Where arrays are in files that do not say so, such as ``{"tracings": "signals"}``.
+        manifest: A CSV that says what belongs to each file; see `ecgstore.datasets.manifest`.
+        keep_ids: Store patients' ids and file names as they are. Else an id becomes a keyed digest
+            (see `ecgstore.deidentify`), and a file name that holds a name or id found in the file
+            is replaced by one.
+        shift_dates: Move the dates of each patient by up to so many days, all by the same number.
+        pool_ages: Store ages above 89 as 90, flagged ``age_over_89``.
         on_error: ``stop`` raises the first `ReadError`; shards committed before it stay.
         dry_run: Read every file and count, but write nothing.
         progress: Told of every batch.
@@ -124,40 +140,47 @@ def ingest(
     began = time.monotonic()
     progress = progress or Silent()
     _check(warehouse, dataset, reader, dry_run=dry_run)
-    found = _listed(dataset, sources, rate)
+    hide = Deidentifier(
+        key=None if keep_ids else load_key(outside=warehouse.root),
+        space=dataset if dataset in datasets else "",
+        shift_days=shift_dates,
+        pool_ages=pool_ages,
+    )
+    found = _listed(dataset, sources, rate=rate, layout=layout or {}, manifest=manifest)
     for note in found.notes:
         progress.note(note)
-    known = _existing(warehouse, dataset)
+    known = _existing(warehouse, dataset, hide)
     chosen = found.sources[:limit]
+    names = ((source, {source.name, hide.name(source.name)}) for source in chosen)
     todo = sorted(
-        (source for source in chosen if f"{dataset}/{source.name}" not in known),
-        key=lambda source: (str(source.meta.get("patient_id", "")), source.name),
+        (source for source, own in names if not any(f"{dataset}/{x}" in known for x in own)),
+        key=_place,
     )
     progress.start(len(todo) + len(found.missing), "records")
     commit = _Committer(warehouse, dataset=dataset, write=not dry_run)
-    if found.missing:
+    missing = [_veiled(hide, sources, entry) for entry in found.missing]
+    if missing:
         if on_error == "stop":
-            first = found.missing[0]
+            first = missing[0]
             msg = f"{first.uri!r}: {first.detail}."
             raise ReadError(msg, path=first.uri, reason=first.reason)
-        commit(Done(rejects=[_announced(dataset, entry) for entry in found.missing]))
-        progress.advance(len(found.missing), rejected=len(found.missing))
-    commit.catch_up({(entry.uri, entry.reason) for entry in found.missing})
+        commit(Done(rejects=[_announced(dataset, entry) for entry in missing]))
+        progress.advance(len(missing), rejected=len(missing))
+    commit.catch_up({(entry.uri, entry.reason) for entry in missing})
     jobs = min(settings.threads(jobs), math.ceil(len(todo) / BATCH_ROWS))
     with ExitStack() as stack:
-        folders = None
-        if not dry_run:
-            tables = [warehouse.table(name) for name in ("waveforms", "labels")]
-            waveforms, labels = (stack.enter_context(table.staging()) for table in tables)
-            folders = (waveforms, labels)
+        folder = None
+        if not dry_run:  # one for the shards of all tables: they are linked from there
+            folder = stack.enter_context(warehouse.table("waveforms").staging())
         tasks = [
             Task(
-                folders=folders,
+                folder=folder,
                 dataset=dataset,
                 reader=reader,
                 tasks=found.tasks,
                 sources=run,
                 stop=on_error == "stop",
+                hide=hide,
             )
             for run in _runs(todo, jobs)
         ]
@@ -197,9 +220,9 @@ class _Committer:
                 rejects = pa.Table.from_pylist(done.rejects, schema=TABLES["rejects"].arrow)
                 house.append("rejects", rejects, command=_COMMAND)
             with house.shared():
-                for name, shards in (("waveforms", done.waveforms), ("labels", done.labels)):
-                    if shards:
-                        house.append_shards(name, shards, command=_COMMAND)
+                for name in FILLED:
+                    if name in done.shards:
+                        house.append_shards(name, done.shards[name], command=_COMMAND)
                 if done.records.num_rows:
                     added = house.append("records", done.records, command=_COMMAND)
             refused = {(str(row["source_uri"]), str(row["reason"])) for row in done.rejects}
@@ -246,11 +269,18 @@ def _check(warehouse: Warehouse, dataset: str, reader: str, *, dry_run: bool) ->
         io.readers.get(reader)
 
 
-def _listed(dataset: str, sources: Sequence[Path], rate: int | None) -> Collection:
+def _listed(
+    dataset: str,
+    sources: Sequence[Path],
+    *,
+    rate: int | None,
+    layout: Mapping[str, str],
+    manifest: Path | None,
+) -> Collection:
     if not sources:
         msg = "No source was given."
         raise UsageError(msg, hint="Name the folder that holds the files.")
-    found = collect(dataset, sources, rate=rate)
+    found = collect(dataset, sources, rate=rate, layout=layout, manifest=manifest)
     if not found.sources and not found.missing:
         names = ", ".join(repr(str(source)) for source in sources)
         msg = f"There are no ECG files that can be read in {names}."
@@ -258,13 +288,43 @@ def _listed(dataset: str, sources: Sequence[Path], rate: int | None) -> Collecti
     return found
 
 
+def _veiled(hide: Deidentifier, sources: Sequence[Path], entry: Missing) -> Missing:
+    """Return what is missing without the name of a file that names a person, or that may."""
+    if entry.reason == "bad name" and hide.key is not None:  # no file can be found by it
+        return entry._replace(uri=hide.name(entry.uri))
+    ways = (way for root in sources for way in (root / entry.uri, root) if way.name)
+    path = next((way for way in ways if way.is_file() and entry.uri.endswith(way.name)), None)
+    if path is None:
+        return entry
+    error = ReadError(entry.detail, path=path, reason=entry.reason)
+    shown, uri = veiled(hide, error, entry.uri, path)
+    return (
+        entry
+        if shown is error
+        else entry._replace(uri=uri, detail=REASONS.get(entry.reason, entry.reason))
+    )
+
+
 def _announced(dataset: str, entry: Missing) -> dict[str, object]:
     return reject(dataset, entry.uri, entry.reason, reader=dataset, detail=entry.detail)
 
 
-def _existing(warehouse: Warehouse, dataset: str) -> set[str]:
-    rows = warehouse.table("records").read(["record_id"], pc.field("dataset") == dataset)
-    return set(rows["record_id"].to_pylist())
+def _existing(warehouse: Warehouse, dataset: str, hide: Deidentifier) -> set[str]:
+    """Return the ids of a dataset's records, after a look at the key of their patients.
+
+    Raises:
+        UsageError: Patients were hidden with another key: the same patient would become two.
+    """
+    rows = warehouse.table("records").read(["record_id", "dataset", "patient_id"])
+    hide.check(pc.unique(rows["patient_id"]).to_pylist())
+    return set(rows.filter(pc.equal(rows["dataset"], dataset))["record_id"].to_pylist())
+
+
+def _place(source: Source) -> tuple[bool, str, int, str]:
+    """Return where a source comes: patients together, but a file of many records in its order."""
+    if source.row is not None:
+        return True, str(source.path), source.row, source.name
+    return False, str(source.meta.get("patient_id", "")), 0, source.name
 
 
 def _runs(sources: Sequence[Source], jobs: int) -> Iterator[tuple[Source, ...]]:
@@ -272,10 +332,13 @@ def _runs(sources: Sequence[Source], jobs: int) -> Iterator[tuple[Source, ...]]:
 
     Patients stay together as far as they can, and a shard is in the order of its record ids.
     """
-    if not sources:
-        return
-    rounds = math.ceil(len(sources) / _SHARD_ROWS / jobs)
-    bounds = np.linspace(0, len(sources), rounds * jobs + 1).astype(int).tolist()
-    for start, stop in itertools.pairwise(bounds):
-        if start < stop:
-            yield tuple(sorted(sources[start:stop], key=lambda source: source.name))
+    for rows, group in itertools.groupby(sources, key=lambda source: source.row is not None):
+        own = tuple(group)
+        # records of one file are read in its order and wait in memory for that of their ids
+        most = _ROWS_AT_ONCE if rows else _SHARD_ROWS
+        rounds = math.ceil(len(own) / most / jobs)
+        bounds = np.linspace(0, len(own), rounds * jobs + 1).astype(int).tolist()
+        for start, stop in itertools.pairwise(bounds):
+            if start < stop:
+                run = own[start:stop]
+                yield run if rows else tuple(sorted(run, key=lambda source: source.name))

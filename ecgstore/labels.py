@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecgstore.datasets import datasets
+from ecgstore.deidentify import Deidentifier, load_key
 from ecgstore.errors import UsageError
 from ecgstore.progress import Silent
 from ecgstore.schema import TABLES
@@ -118,6 +120,7 @@ def label(
     id: str = "record_id",  # noqa: A002 - the name of the column, as on the command line
     label: str = "label",
     patient: str | None = None,
+    keep_ids: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -135,6 +138,7 @@ def label(
         id: Column with the record's id (``dataset/name``), or its name where only one has it.
         label: Column with the label.
         patient: Column with the patient's id, put into ``records``; None leaves that alone.
+        keep_ids: Store patients' ids as they are, not as keyed digests; as in the ingest.
         overwrite: Replace labels and patient ids that differ; else they are an error.
         dry_run: Count, but write nothing.
         progress: Told of every row.
@@ -152,6 +156,10 @@ def label(
     records = warehouse.table("records").read(["record_id", "patient_id"])
     plan = _plan(rows, _index(records["record_id"].to_pylist()))
     progress.advance(len(rows), rejected=len(plan.refused))
+    if plan.patients and not keep_ids:
+        key = load_key(outside=warehouse.root)
+        Deidentifier(key).check(records["patient_id"].to_pylist())
+        plan.patients = {one: _hidden(one, who, key) for one, who in plan.patients.items()}
 
     stored = warehouse.table("labels").read(["record_id", "label"], pc.field("task") == task)
     known = dict(zip(stored["record_id"].to_pylist(), stored["label"].to_pylist(), strict=True))
@@ -179,6 +187,12 @@ def label(
         seconds=time.monotonic() - began,
         reasons=dict(reasons.most_common()),
     )
+
+
+def _hidden(record_id: str, patient_id: str, key: bytes) -> str:
+    """Return what stands for a patient's id in the dataset of one of their records."""
+    dataset = record_id.partition("/")[0]
+    return Deidentifier(key, space=dataset if dataset in datasets else "").patient(patient_id)
 
 
 def _read(file: Path, name: str, label: str, patient: str | None) -> Iterator[_Row]:

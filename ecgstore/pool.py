@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -84,7 +85,8 @@ def run_tasks(
         jobs, mp_context=context, initializer=_start, initargs=(signals, os.getpid())
     )
     try:
-        with _interrupts_held():  # inherited by the workers, which never see Ctrl-C
+        # the mask is inherited by the workers, which never see Ctrl-C
+        with _interrupts_held(), _main_unseen():
             waiting = {pool.submit(_do, work, task) for task in tasks}
         while waiting:
             done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
@@ -130,6 +132,24 @@ def _end_with_parent(parent: int) -> None:
 def _drain(counts: SimpleQueue[tuple[int, int]], advance: Pulse) -> None:
     while not counts.empty():
         advance(*counts.get())
+
+
+@contextlib.contextmanager
+def _main_unseen() -> Iterator[None]:
+    """Keep new workers from running the user's script again, as spawn does for functions in it.
+
+    Tasks are functions of this library, and a script without a main guard would start over.
+    """
+    main = sys.modules["__main__"]
+    kept: dict[str, object] = {
+        name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)
+    }
+    try:
+        main.__dict__.pop("__file__", None)
+        main.__spec__ = None
+        yield
+    finally:
+        vars(main).update(kept)
 
 
 @contextlib.contextmanager

@@ -30,17 +30,28 @@ EVERYTHING = "all"
 """Stands in ``norm_stats.split_id`` for statistics over all records; no split may be named so."""
 
 _COHORT = """
+    with cohort as (
+        select l.record_id, l.label, r.patient_id
+        from labels l
+        join records r using (record_id)
+        where l.task = $task and l.label is not null
+    ),
+    named as (
+        select
+            *,
+            case
+                when patient_id is null then record_id
+                else min(record_id) over (partition by patient_id)
+            end as first  -- stands for the patient, whichever key hid the id
+        from cohort
+    )
     select
-        l.record_id,
-        l.label,
-        r.patient_id is null as alone,
-        dense_rank() over (
-            order by r.dataset, r.patient_id, case when r.patient_id is null then l.record_id end
-        ) - 1 as patient
-    from labels l
-    join records r using (record_id)
-    where l.task = $task and l.label is not null
-    order by l.record_id
+        record_id,
+        label,
+        patient_id is null as alone,
+        dense_rank() over (order by first) - 1 as patient
+    from named
+    order by record_id
 """
 
 _STORED = """
@@ -171,8 +182,8 @@ def split(
         test_size: Part to test on, between 0 and 1: of the patients, or of the records when they
             are not grouped.
         seed: Seed of the draw; the same records and seed give the same reshuffles anywhere.
-        group: ``patient_id`` keeps the records of a patient of a dataset on one side; ``none``
-            draws record by record, as many papers do.
+        group: ``patient_id`` keeps the records of a patient on one side, whichever dataset they
+            are in; ``none`` draws record by record, as many papers do.
         dry_run: Draw and write nothing.
 
     Returns:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from ecgstore.assess import QualityResult
     from ecgstore.embed import EmbedResult
     from ecgstore.evaluate import EvaluateResult
     from ecgstore.fuse import FuseResult
@@ -68,6 +69,11 @@ class Store(Opened):
         rate: int | None = None,
         jobs: int | None = None,
         limit: int | None = None,
+        layout: Mapping[str, str] | None = None,
+        manifest: str | Path | None = None,
+        keep_ids: bool = False,
+        shift_dates: int = 0,
+        pool_ages: bool = False,
         on_error: Literal["skip", "stop"] = "skip",
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -84,6 +90,11 @@ class Store(Opened):
                 rate=rate,
                 jobs=jobs,
                 limit=limit,
+                layout=layout,
+                manifest=None if manifest is None else Path(manifest),
+                keep_ids=keep_ids,
+                shift_dates=shift_dates,
+                pool_ages=pool_ages,
                 on_error=on_error,
                 dry_run=dry_run,
                 progress=progress,
@@ -97,6 +108,7 @@ class Store(Opened):
         id: str = "record_id",  # noqa: A002  the column's name is the public option --id
         label: str = "label",
         patient: str | None = None,
+        keep_ids: bool = False,
         overwrite: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -111,6 +123,30 @@ class Store(Opened):
             id=id,
             label=label,
             patient=patient,
+            keep_ids=keep_ids,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    def quality(
+        self,
+        *,
+        where: str | None = None,
+        worst: int = 3,
+        jobs: int | None = None,
+        overwrite: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> QualityResult:
+        """Assess signal quality and find duplicates; see `ecgstore.assess.assess_records`."""
+        from ecgstore.assess import assess_records
+
+        return assess_records(
+            self._now(),
+            where=where,
+            worst=worst,
+            jobs=jobs,
             overwrite=overwrite,
             dry_run=dry_run,
             progress=progress,

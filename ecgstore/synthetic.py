@@ -20,7 +20,7 @@ from ecgstore.errors import UsageError
 from ecgstore.heart import N_SAMPLES, RATE_HZ, clean_signal
 from ecgstore.io.wfdb_write import samples_16, signal_lines
 from ecgstore.patients import Patient, Visit, draw_patient, draw_visit, generator
-from ecgstore.record import INVALID, LEADS, Record
+from ecgstore.record import INVALID, LEADS, Record, Signal, lead_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -288,7 +288,9 @@ def write_wfdb(folder: Path, records: Iterable[SyntheticRecord]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         rows: csv.DictWriter[str] | None = None
         for record in records:
-            (folder / f"{record.name}.dat").write_bytes(samples_16(record.digital))
+            signals, one = _signals(record), [1] * len(record.leads)
+            samples = samples_16(signals, one, record.n_samples)
+            (folder / f"{record.name}.dat").write_bytes(samples)
             (folder / f"{record.name}.hea").write_text(_header(record), encoding="ascii")
             truth = record.truth
             if rows is None:
@@ -298,14 +300,17 @@ def write_wfdb(folder: Path, records: Iterable[SyntheticRecord]) -> Path:
     return path
 
 
+def _signals(record: SyntheticRecord) -> list[Signal]:
+    return lead_signals(record.leads, record.digital, record.gain, record.baseline)
+
+
 def _header(record: SyntheticRecord) -> str:
     """Return the header file, after header(5) of the WFDB Applications Guide."""
     meta = record.meta
     size = f"{len(record.leads)} {record.rate_hz:g} {record.n_samples}"
-    signals = record.leads, record.digital, record.gain, record.baseline
     lines = [
         f"{record.name} {size} {meta['recorded_at']:%H:%M:%S %d/%m/%Y}",
-        *signal_lines(f"{record.name}.dat", *signals),
+        *signal_lines(f"{record.name}.dat", _signals(record), [1] * len(record.leads)),
         f"#Age: {meta['age']:g}",
         f"#Sex: {str(meta['sex']).capitalize()}",
         f"#Site: {meta['site']}",

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from ecgstore.errors import DamagedError, WarehouseError
 from ecgstore.schema import TABLES, table_schema
+from ecgstore.storage import disk
 from ecgstore.storage.locks import Lock
 from ecgstore.storage.log import Log
 from ecgstore.storage.merge import tidy
@@ -89,9 +90,12 @@ class Warehouse:
         """
         root = _usable(root)
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            disk.make_dir(root)
         except OSError as error:
             raise write_failed(root, error) from error
+        missing = [name for name in TABLES if not (root / name / "_delta_log").is_dir()]
+        if missing and _LAST not in missing:  # one of an older program, or of a newer one
+            cls(root).table(_LAST)
         for name in sorted(TABLES, key=lambda name: name == _LAST):
             Table.create(root / name, TABLES[name])
         return cls(root)
@@ -110,6 +114,14 @@ class Warehouse:
                 raise WarehouseError(msg, path=self.root / name)
             return Table(self.root / name, table_schema(name), version=version)
         return self._newest(name)
+
+    def files(self, name: str) -> list[Path]:
+        """Return the shards of a table, none where an older program made no such table.
+
+        Raises:
+            WarehouseError: The table is damaged, or its shards were erased.
+        """
+        return self.table(name).files() if self._seen(name) else []
 
     def tables(self) -> dict[str, Table]:
         """Open every table that is there, all as they were at one moment.

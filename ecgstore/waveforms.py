@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ecgstore import settings
 from ecgstore.errors import DamagedError
-from ecgstore.record import COLUMNS, INVALID, LEADS
+from ecgstore.record import COLUMNS, INVALID, LEADS, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -76,6 +76,18 @@ def decode(rows: pa.Table) -> Iterator[Waveform]:
             gain=stored["gain"][present].astype(np.float64),
             baseline=stored["baseline"][present].astype(np.int32),
         )
+
+
+def signals_of(rows: pa.Table) -> list[Signal]:
+    """Return the signal of each row of (a part of) the ``signals`` table."""
+    start, values = _lists(rows.column("samples"))
+    samples = values.astype(np.int16, copy=False)
+    columns = [rows.column(name).to_pylist() for name in ("name", "gain", "baseline", "unit")]
+    rates = rows.column("rate_hz").to_pylist()
+    return [
+        Signal(name, samples[start[i] : start[i + 1]], gain, baseline, unit, rates[i])
+        for i, (name, gain, baseline, unit) in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def scan(

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from ecgstore.deidentify import load_key
 from ecgstore.record import LEADS
+from ecgstore.schema import TABLES
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -31,6 +34,13 @@ _CRASH = "crash: "
 # Test data are small: more threads only get into each other's way, most of all on a busy machine.
 for variable in ("OMP_NUM_THREADS", "ECGSTORE_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# The key that hides patients' ids is never the user's own; processes that tests start share it.
+if "ECGSTORE_KEY" not in os.environ:
+    os.environ["ECGSTORE_KEY"] = str(
+        Path(tempfile.mkdtemp(prefix="ecgstore-key-")) / "patients.key"
+    )
+    load_key(Path(os.environ["ECGSTORE_KEY"]))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -126,6 +136,34 @@ def start() -> Callable[..., subprocess.Popen[str]]:
         return subprocess.Popen(command, **{"cwd": ROOT, **pipes, **options})
 
     return call
+
+
+BY_HAND = ("signals", "annotations", "quality", "measurements")
+
+
+@pytest.fixture(scope="session")
+def fill_by_hand() -> Callable[[Warehouse, str], None]:
+    """Return a call that gives the tables about signals a row each, as a record might have it."""
+
+    def call(warehouse: Warehouse, record_id: str) -> None:
+        for name in BY_HAND:
+            warehouse.append(name, row_by_hand(name, record_id), command="test")
+
+    return call
+
+
+def row_by_hand(name: str, record_id: str) -> pa.Table:
+    """Return a row of a table about signals."""
+    values: dict[str, dict[str, object]] = {
+        "signals": {"number": 1, "name": "MLII", "unit": "mV", "rate_hz": 360.0, "gain": 200.0}
+        | {"baseline": 0, "samples": [1, -2, 3]},
+        "annotations": {"annotator": "atr", "number": 1, "time_s": 0.5, "sample": 180}
+        | {"symbol": "N", "subtype": 0, "channel": 0, "num": 0, "text": "(AFIB"},
+        "measurements": {"name": "qt", "value": 400.0, "unit": "ms", "source": "muse"},
+        "quality": {"lead": "II", "flat": False, "snr_db": 12.5, "mains_hz": 50},
+    }
+    row = {"record_id": record_id, **values[name]}
+    return pa.Table.from_pylist([row], schema=TABLES[name].arrow)
 
 
 def vector_rows(model: str, ids: list[str], x: NDArray[np.float32]) -> pa.Table:

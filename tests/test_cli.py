@@ -299,7 +299,8 @@ def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(
     out, told = process.communicate()
     assert process.returncode == 1
     assert out == ""
-    assert told.splitlines()[0].startswith("error: Could not write")
+    assert told.splitlines()[0] == "1 .csv files passed over: no ECG that can be read"
+    assert told.splitlines()[1].startswith("error: Could not write")
     assert "Traceback" not in told
     assert not list(home.rglob("*.tmp"))
     assert run("-w", home, "sql", "from records", "--json").out.strip() == "[]"

@@ -31,14 +31,16 @@ READS: dict[str, tuple[str, ...]] = {
     "project": ("--features", "fusion", "--method", "pca", "--n", "10", "-o", "OUT.png"),
     "export": ("labels", "-o", "OUT.csv"),
     "log": (),
+    "plot": ("RECORD", "-o", "OUT.png"),
     "reproduce": ("RUN",),
 }
-"""What reads, and is asked here; OUT is a file of the test, RUN the id of a run."""
+"""What reads, and is asked here; OUT is a file of the test, RUN and RECORD ids."""
 
 WRITES: dict[str, tuple[str, ...]] = {
     "init": (),
     "ingest": ("ECGS", "--dataset", "more"),
     "labels": ("ECGS/labels.csv", "--task", "new", "--label", "ACS"),
+    "quality": (),
     "embed": ("--model", "ecgfm.mini"),
     "split": ("other", "--task", "ACS"),
     "fuse": ("ecgfm.mini", "--name", "other"),
@@ -73,6 +75,7 @@ class Past:
     at: datetime
     run: str
     ecgs: Path
+    record: str
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +124,8 @@ def past(app: Any, tmp_path_factory: pytest.TempPathFactory) -> Past:
     done("embed", "--model", "ecgfm.mini", "--device", "cpu")
     (again,) = done(*evaluation)
     assert again["run_id"] != score["run_id"]
-    return Past(home, folder / "then" / "home", at, score["run_id"], ecgs)
+    record = f"synthetic/{made[0].name}"
+    return Past(home, folder / "then" / "home", at, score["run_id"], ecgs, record)
 
 
 def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
@@ -157,7 +161,8 @@ def test_what_reads_sees_the_past_as_it_was(
     def seen(root: Path, *options: object) -> tuple[str, bytes | None]:
         out = next((tmp_path / word for word in READS[name] if word.startswith("OUT")), None)
         names = {out.name: str(out)} if out else {}
-        words = [(names | {"RUN": past.run}).get(word, word) for word in READS[name]]
+        names |= {"RUN": past.run, "RECORD": past.record}
+        words = [names.get(word, word) for word in READS[name]]
         done = run("-w", root, *options, command, *words)
         assert done.code == 0, done.err
         page = out.read_bytes().replace(str(root).encode(), b"ROOT") if out else None
@@ -172,7 +177,7 @@ def test_what_reads_sees_the_past_as_it_was(
     assert seen(past.home, "--at", past.at.isoformat()) == then
     assert seen(past.home, "--at", local) == then
     assert seen(past.home, "--at", naive) == then
-    if command != "reproduce":
+    if command not in {"reproduce", "plot"}:
         assert seen(past.home) != then, "the command tells the two apart"
 
 

@@ -176,8 +176,8 @@ def test_a_folder_gives_names_below_it(tmp_path: Path, write_wfdb: Writer) -> No
         ("b", "b.hea"),
         ("deep/er/a", "deep/er/a.hea"),
     ]
-    assert len(found.notes) == 1
-    assert found.notes[0].startswith("1 .xml files passed over")
+    assert [(m.uri, m.reason) for m in found.missing] == [("deep/cart.xml", "unsupported format")]
+    assert found.notes == ("1 files without suffix passed over: no ECG that can be read",)
 
 
 def test_single_files_and_several_folders_are_taken(tmp_path: Path, write_wfdb: Writer) -> None:

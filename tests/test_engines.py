@@ -41,16 +41,21 @@ FEWER = "Daft's releases so far need an older pyarrow; pip install --no-deps daf
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def desk(tmp_path_factory: pytest.TempPathFactory, fill_by_hand: Callable[..., None]) -> Path:
     """Return a folder with a warehouse of many commits by an old ecgstore and by this one.
 
     Both kinds of checkpoint lie in its logs, and shards that were merged, replaced and removed.
     """
     desk = tmp_path_factory.mktemp("desk")
-    warehouse = Warehouse(shutil.copytree(KEPT, desk / "warehouse"))
+    warehouse = Warehouse.create(shutil.copytree(KEPT, desk / "warehouse"))
     for number in range(70):
         row = {"record_id": [f"new/{number}"], "task": ["MORE"], "label": [float(number)]}
         warehouse.append("labels", pa.table(row), command="test")
+    fill_by_hand(warehouse, "north/n01")
+    rows = warehouse.table("records").read(where=pc.field("record_id") == "north/n02")
+    place = rows.column_names.index("assessed")
+    rows = rows.set_column(place, rows.schema.field(place), pa.array(["1"]))
+    warehouse.replace("records", rows, command="quality")  # columns that came later are known now
     warehouse.delete("labels", pa.table({"record_id": ["new/7", "north/n01"]}), command="test")
     warehouse.delete("waveforms", pa.table({"record_id": ["north/n01"]}), command="test")
     folder = desk / "warehouse" / "labels"

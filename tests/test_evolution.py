@@ -243,6 +243,8 @@ def commands(tmp_path: Path, write_wfdb: Callable[..., Path]) -> dict[str, tuple
         "init": (),
         "ingest": (tmp_path / "new", "--dataset", "new", "--jobs", "1"),
         "labels": (labels_file(tmp_path), "--task", "NEW"),
+        "quality": ("--jobs", "1"),
+        "plot": ("north/n01", "-o", tmp_path / "ecg.png"),
         "embed": ("--model", "stmem.mini", "--device", "cpu"),
         "split": ("another", "--task", "MI"),
         "fuse": ("stmem.mini", "--name", "another"),

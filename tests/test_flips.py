@@ -100,7 +100,11 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, write_wfdb: Callable[..., Path]) -> House:
+def house(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_wfdb: Callable[..., Path],
+    fill_by_hand: Callable[..., None],
+) -> House:
     home = tmp_path_factory.mktemp("flips")
     rng = np.random.default_rng(0)
     for i in range(RECORDS):
@@ -112,6 +116,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, write_wfdb: Callable[..., Pa
     with Store(home / "warehouse") as store:
         store.ingest(home / "ecgs", dataset="own", jobs=1)
         store.label(home / "labels.csv", task="ACS", patient="patient")
+        fill_by_hand(store.warehouse, "own/r00")
         encoder = load_encoder(MODEL)
         embed(store.warehouse, encoder, keep_windows=True)
         store.split("halves", task="ACS", repeats=2, test_size=0.5)

@@ -265,11 +265,22 @@ def test_wrong_use_is_refused(tmp_path: Path, cohort: Path, warehouse: Warehouse
         ingest(Warehouse(warehouse.root, at={}), [cohort], dataset="c")
 
 
+def test_a_script_needs_no_main_guard(cohort: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import ecgstore\n"
+        f"store = ecgstore.connect({str(tmp_path / 'w')!r})\n"
+        f"print(store.ingest({str(cohort)!r}, dataset='c', jobs=2).ingested)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("150\n", "")
+
+
 def test_notes_reach_the_user(tmp_path: Path, cohort: Path, warehouse: Warehouse) -> None:
-    (cohort / "cart.xml").write_text("<x/>")
+    (cohort / "photo.png").write_bytes(b"\x89PNG")
     progress = Counter()
     ingest(warehouse, [cohort], dataset="c", jobs=2, progress=progress)
-    assert [note.split(":")[0] for note in progress.notes] == ["1 .xml files passed over"]
+    assert [note.split(":")[0] for note in progress.notes] == ["1 .png files passed over"]
     assert (progress.total, progress.done) == (150, 150)
 
 

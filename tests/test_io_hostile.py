@@ -40,15 +40,6 @@ def counts() -> NDArray[np.int16]:
     return np.random.default_rng(1).integers(-500, 500, (12, 100), dtype=np.int16)
 
 
-def test_records_without_a_standard_lead_are_refused_by_name(test_data: Path) -> None:
-    folder = test_data / "data/formats/wfdb"
-    for name in ("03700181", "binformats", "flacformats", "310derive", "311derive", "test01_00s"):
-        assert refusal(folder / f"{name}.hea").reason == "no standard leads"
-    error = refusal(folder / "03700181.hea")
-    assert "MCL1, ABP, RESP" in error.message
-    assert refusal(test_data / "data/longterm/nsr2db/nsr001.hea").reason == "no signals"
-
-
 def truncate(header: Path) -> None:
     data = header.with_suffix(".dat")
     data.write_bytes(data.read_bytes()[:-1])
@@ -123,7 +114,6 @@ SEGMENTED = b"x/2 12 500 200\n../x 100\n/etc/x 100\n"
         (replace("x.dat", "y" * 300), "unreadable"),
         (replace("V2", "V1"), "duplicate leads"),
         (replace("V2", "lead I"), "duplicate leads"),
-        (replace("/mV", "/mmHg"), "unknown unit"),
         (replace("200(0)", "nan(0)"), "bad header"),
         (replace(" 16 0 ", " 16 99999999999 "), "bad header"),
         (link_out, "outside folder"),
@@ -143,12 +133,27 @@ def test_bad_records_are_refused_with_a_reason(
     assert refusal(header).reason == reason
 
 
-def test_a_wrong_first_sample_is_refused(
+def test_a_wrong_first_sample_is_refused_unless_checksums_vouch_for_the_samples(
     tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
 ) -> None:
     header = write_wfdb(tmp_path, "x", counts)
     replace(f" 16 0 {counts[0, 0]} ", f" 16 0 {counts[0, 0] + 1} ")(header)
+    assert read(header).quality == ("wrong_initial_value:I",)
+    lines = header.read_text().splitlines()
+    short = [f"x.dat 16 200 16 0 {line.split()[5]} 0 0 {line.split()[-1]}" for line in lines[1:]]
+    header.write_text("\n".join([lines[0], *short]))
     assert refusal(header).reason == "wrong initial value"
+
+
+def test_leads_in_other_units_are_kept_aside(
+    tmp_path: Path, write_wfdb: Writer, counts: NDArray[np.int16]
+) -> None:
+    header = write_wfdb(tmp_path, "x", counts)
+    replace("/mV 16 0", "/mmHg 16 0")(header)
+    record = read(header)
+    assert record.leads == ()
+    assert [one.unit for one in record.signals] == ["mmHg"] * 12
+    assert "other_unit:I" in record.quality
 
 
 def test_a_link_within_the_folder_is_followed(
@@ -170,12 +175,27 @@ def test_a_header_without_checksums_is_flagged(
     assert read(header).quality == ("unverified_checksum",)
 
 
-@pytest.mark.parametrize("name", ["x.xml", "x.dcm", "x.scp", "x.edf"])
-def test_known_formats_without_a_reader_say_what_to_do(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"?")
-    error = refusal(tmp_path / name)
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"%PDF-1.7", "PDF"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"PK\x03\x04" + bytes(40), "ZIP"),
+        (b"GDF 2.20", "GDF"),
+        (b"<?xml version='1.0'?><Observation/>", "FHIR"),
+        (b"<svg/>", "XML"),
+        (b'{"resourceType": "Observation"}', "JSON"),
+        (b"\x80\x04\x95\x00", "pickle"),
+    ],
+)
+def test_known_formats_without_a_reader_say_what_to_do(
+    tmp_path: Path, head: bytes, what: str
+) -> None:
+    (tmp_path / "x.bin").write_bytes(head)
+    error = refusal(tmp_path / "x.bin")
     assert error.reason == "unsupported format"
-    assert "WFDB" in str(error.hint)
+    assert what in error.message
+    assert error.hint
 
 
 @pytest.mark.parametrize("name", ["", "absent", "x.dat", "y" * 300, "x.txt"])

@@ -126,7 +126,7 @@ def test_a_label_that_differs_needs_overwrite(warehouse: Warehouse, table: Path)
 
 def test_patient_ids_are_attached(warehouse: Warehouse, table: Path) -> None:
     table.write_text("record_id,label,pid\na,1,P7\nb,,15709.0\ndeep/c,0,\none/e,1,P1\none/e,1,P2\n")
-    result = label(warehouse, table, task="ACS", patient="pid")
+    result = label(warehouse, table, task="ACS", patient="pid", keep_ids=True)
     assert (result.patients, result.added, result.empty) == (2, 3, 1)
     assert result.reasons == {"two patients": 2}
     assert patients(warehouse) == {
@@ -139,14 +139,14 @@ def test_patient_ids_are_attached(warehouse: Warehouse, table: Path) -> None:
     assert set(warehouse.table("records").read()["rate_hz"].to_pylist()) == {500.0}
 
     versions = warehouse.versions()
-    assert label(warehouse, table, task="ACS", patient="pid").patients == 0
+    assert label(warehouse, table, task="ACS", patient="pid", keep_ids=True).patients == 0
     assert warehouse.versions() == versions
 
     table.write_text("record_id,label,pid\na,1,P8\n")
     with pytest.raises(UsageError, match="1 records already have another patient id") as caught:
-        label(warehouse, table, task="ACS", patient="pid")
+        label(warehouse, table, task="ACS", patient="pid", keep_ids=True)
     assert "P7" not in caught.value.message
-    label(warehouse, table, task="ACS", patient="pid", overwrite=True)
+    label(warehouse, table, task="ACS", patient="pid", keep_ids=True, overwrite=True)
     assert patients(warehouse)["one/a"] == "P8"
 
 

@@ -86,7 +86,7 @@ def test_the_sessions_run_and_agree(desk: Path) -> None:
     call([sys.executable, "-W", "error", "-c", encoder], desk)
 
     commits = log_of(desk)
-    main, cohort, clients, care = SHELL
+    main, gate, cohort, clients, care = SHELL
     lines = call(["bash", "-euo", "pipefail", "-c", main], desk).splitlines()
     assert log_of(desk) == commits, "the shell session repeats the Python one and adds nothing"
     assert (desk / "fusion.png").read_bytes().startswith(b"\x89PNG")
@@ -96,6 +96,9 @@ def test_the_sessions_run_and_agree(desk: Path) -> None:
         ("ingested", 0),
         ("existing", COUNT),
     ]
+
+    assert (desk / "00004.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(call(["bash", "-euo", "pipefail", "-c", gate], desk))["good"] > 0
 
     call(["bash", "-euo", "pipefail", "-c", cohort], desk)
     assert log_of(desk) > commits

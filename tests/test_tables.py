@@ -333,6 +333,8 @@ def sample(kind: pa.DataType) -> object:
         return WHEN
     if pa.types.is_integer(kind):
         return -32768 if kind == pa.int16() else 2  # WFDB's invalid sample; the length of a list
+    if pa.types.is_boolean(kind):
+        return True
     if pa.types.is_floating(kind):
         return 0.1 if kind == pa.float64() else 0.5
     return b"\x00\xff" if pa.types.is_binary(kind) else "é'\n"

@@ -14,7 +14,7 @@ import math
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from ecgstore.datasets.source import Collection, Label, Missing, Source, source_folder
+from ecgstore.datasets.source import Collection, Label, Missing, Source, exists, source_folder
 from ecgstore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _file(root: Path, stem: str) -> str | None:
     if not parts or parts[0] == "/" or ".." in parts:
         msg = "a file name that leads out of the folder"
         raise _RowError(msg)
-    there = (root / f"{stem}.hea").exists() and (root / f"{stem}.dat").exists()
+    there = exists(root / f"{stem}.hea") and exists(root / f"{stem}.dat")
     return f"{stem}.hea" if there else None
 
 
@@ -154,7 +154,7 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
     if not value:
         return None
     number = float(value)
-    if not math.isfinite(number):
+    if not math.isfinite(number) or abs(number) >= 2**31:
         msg = f"column {column!r} is not a number"
         raise _RowError(msg)
     return number

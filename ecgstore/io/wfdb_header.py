@@ -13,7 +13,9 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Header", "HeaderError", "SignalLine", "parse_header"]
+from ecgstore.io.identity import naming
+
+__all__ = ["Header", "HeaderError", "SignalLine", "looks_like_header", "parse_header"]
 
 _RECORD = re.compile(
     r"(?P<name>[^\s/]+)(?:/(?P<segments>\d{1,6}))?"
@@ -33,6 +35,8 @@ _BASE_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
 # bracketed form of header(5)'s example ("<age>: 25  <sex>: M").
 _AGE = re.compile(r"(?:^|\s)<?age>?\s*:\s*([0-9.]+)", re.IGNORECASE)
 _SEX = re.compile(r"(?:^|\s)<?(?:sex|gender)>?\s*:\s*(m|f|male|female)\b", re.IGNORECASE)
+# Both dialects of the challenges: "Dx: 426783006" and " Dx: 284470004,427084000".
+_DX = re.compile(r"^Dx\s*:\s*([0-9][0-9,;\s]*)$", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
 
 _DEFAULT_RATE_HZ = 250.0  # header(5): DEFFREQ
@@ -87,6 +91,8 @@ class Header:
         recorded_at: Base date and time, None where either is absent; the zone is not known.
         age: Years, from a comment; None where it is absent or beyond any human's.
         sex: ``male`` or ``female``, from a comment, or None.
+        dx: SNOMED CT codes of a ``Dx`` comment, as in the PhysioNet challenges.
+        identifiers: What comments say of people.
     """
 
     signals: tuple[SignalLine, ...]
@@ -97,6 +103,8 @@ class Header:
     recorded_at: dt.datetime | None
     age: float | None
     sex: str | None
+    dx: tuple[str, ...] = ()
+    identifiers: tuple[str, ...] = ()
 
 
 def parse_header(data: bytes) -> Header:
@@ -131,7 +139,22 @@ def parse_header(data: bytes) -> Header:
         recorded_at=_base_time(match["rest"]),
         age=_age(comments),
         sex=None if sex is None else "male" if sex[0].lower() == "m" else "female",
+        dx=tuple(dict.fromkeys(re.findall(r"\d+", _first(_DX, comments) or ""))),
+        identifiers=naming(comments),
     )
+
+
+def looks_like_header(head: bytes) -> bool:
+    """Tell whether the first bytes of a file can be those of a header, whatever its name."""
+    if b"\0" in head:
+        return False
+    lines = [line.split(b"#")[0].strip() for line in head.splitlines()]
+    said = [line.decode("latin-1") for line in lines if line][:2]
+    match = _RECORD.fullmatch(said[0]) if len(said) == 2 else None
+    fields = said[1].split() if match is not None else []
+    if match is None or len(fields) < 2 or fields[0].replace(".", "").isdecimal():
+        return False
+    return bool(_FORMAT.fullmatch(fields[1])) and (match["segments"] is not None or len(fields) > 2)
 
 
 def _split(data: bytes) -> tuple[list[str], list[str]]:
@@ -157,27 +180,18 @@ def _split(data: bytes) -> tuple[list[str], list[str]]:
 def _signal(line: str) -> SignalLine:
     fields = line.split(None, 8)
     if len(fields) < 2:
-        msg = f"{_short(line)} is not a signal line"
+        msg = "a signal line has no format"
         raise HeaderError(msg)
     # ADC resolution, ADC zero, initial value, checksum, block size
     numbers = [_integer(field) for field in fields[3:8]]
-    form, per_frame, skew, offset = _storage(fields[1])
+    storage = _storage(fields[1])
     gain, baseline, units = _scale(fields[2] if len(fields) > 2 else "0")
     if baseline is None:
         baseline = numbers[1] if len(numbers) > 1 else 0
-    return SignalLine(
-        file=fields[0],
-        format=form,
-        per_frame=per_frame,
-        skew=skew,
-        offset=offset,
-        gain=gain,
-        baseline=baseline,
-        units=units,
-        initial=numbers[2] if len(numbers) > 2 else None,
-        checksum=numbers[3] if len(numbers) > 3 else None,
-        name=fields[8].strip() if len(fields) > 8 else "",
-    )
+    initial = numbers[2] if len(numbers) > 2 else None
+    checksum = numbers[3] if len(numbers) > 3 else None
+    name = fields[8].strip() if len(fields) > 8 else ""
+    return SignalLine(fields[0], *storage, gain, baseline, units, initial, checksum, name)
 
 
 @functools.lru_cache(maxsize=256)  # an archive repeats a handful of these in every header
@@ -185,7 +199,7 @@ def _storage(field: str) -> tuple[int, int, int, int]:
     """Return format, samples per frame, skew and byte offset."""
     match = _FORMAT.fullmatch(field)
     if match is None:
-        msg = f"{_short(field)} is not a signal format"
+        msg = f"{_shown(field)} is not a signal format"
         raise HeaderError(msg)
     parts = match["format"], match["per_frame"] or 1, match["skew"] or 0, match["offset"] or 0
     form, per_frame, skew, offset = (int(part) for part in parts)
@@ -201,7 +215,7 @@ def _scale(field: str) -> tuple[float, int | None, str]:
     match = _GAIN.fullmatch(field)
     gain = float(match["gain"]) if match else math.nan
     if match is None or not math.isfinite(gain):
-        msg = f"{_short(field)} is not a gain"
+        msg = f"{_shown(field)} is not a gain"
         raise HeaderError(msg)
     baseline = int(match["baseline"]) if match["baseline"] else None
     return gain or _DEFAULT_GAIN, baseline, match["units"] or "mV"
@@ -210,15 +224,16 @@ def _scale(field: str) -> tuple[float, int | None, str]:
 def _segment(line: str) -> tuple[str, int]:
     fields = line.split()
     if len(fields) != 2 or not fields[1].isdecimal() or len(fields[1]) > 18:
-        msg = f"{_short(line)} is not a segment line"
+        msg = "a segment line is not a name and a number of frames"
         raise HeaderError(msg)
     return fields[0], int(fields[1])
 
 
+@functools.lru_cache(maxsize=4096)
 def _integer(field: str) -> int:
     digits = field[1:] if field[0] in "+-" else field
     if not digits.isdecimal() or len(digits) > 10:
-        msg = f"{_short(field)} stands where a whole number was expected"
+        msg = f"{_shown(field)} stands where a whole number was expected"
         raise HeaderError(msg)
     return int(field)
 
@@ -231,7 +246,7 @@ def _rate(field: str | None) -> float:
     except ValueError:
         rate = math.nan
     if not 0 < rate < 1e6:
-        msg = f"{_short(field)} is not a sampling rate"
+        msg = f"{_shown(field)} is not a sampling rate"
         raise HeaderError(msg)
     return rate
 
@@ -270,5 +285,6 @@ def _first(pattern: re.Pattern[str], comments: list[str]) -> str | None:
     return next((match[1] for line in comments if (match := pattern.search(line))), None)
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:40] + "…")
+def _shown(field: str) -> str:
+    """Return a field for a message if it cannot be a name or id that stands in the wrong place."""
+    return repr(field) if len(re.sub(r"[^\w]", "", field)) < 4 else "a word"

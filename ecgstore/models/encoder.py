@@ -16,7 +16,7 @@ import torch
 
 from ecgstore.errors import UnfitRecordError, UnknownNameError, UsageError
 from ecgstore.models.layers import use_bfloat16
-from ecgstore.record import LEADS, lead_name
+from ecgstore.record import LEADS, OTHER_LEADS, lead_name, signal_name
 from ecgstore.registry import Registry
 from ecgstore.settings import device_name
 
@@ -301,6 +301,8 @@ class Encoder(abc.ABC):
         rows = {}
         for raw, row in zip(leads, array, strict=True):
             lead = lead_name(raw)
+            if lead is None and signal_name(raw) in OTHER_LEADS:
+                continue  # such as Frank's X, which a record may hold and no model here takes
             if lead is None:
                 raise UnknownNameError(raw, kind="lead", known=LEADS)
             if lead in rows:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ecgstore.record import LEADS
 from ecgstore.storage.checkpoint import read_checkpoint
 from ecgstore.storage.commits import Entry, Snapshot, applied, decode, entry
 from ecgstore.storage.expire import expiring
@@ -47,8 +49,9 @@ LOG = "_delta_log"
 
 _POINTER = "_last_checkpoint"
 _LOG_FILE = re.compile(r"(\d{20})\.(json|checkpoint\.parquet)")
-_KEPT = {"records": ("n_samples",), "scores": ("versions",)}
+_KEPT = {"records": ("n_samples", "leads"), "scores": ("versions",)}
 """Columns that checks across tables need besides the key, by table."""
+_STANDARD = pa.array(LEADS)
 _SAME = ("id", "schemaString", "configuration")  # what a checkpoint must repeat of the metadata
 
 
@@ -205,8 +208,19 @@ def audit_log(log: Path, schema: TableSchema) -> Audit:
 
 
 def kept_columns(schema: TableSchema, rows: pa.Table) -> pa.Table:
-    """Return the columns of rows that the checks of a table and across tables need."""
-    return rows.select([*schema.key, *_KEPT.get(schema.name, ())])
+    """Return the columns of rows that the checks of a table and across tables need.
+
+    Of a record it is kept whether it must have a waveform: samples of one of the twelve leads.
+    """
+    kept = rows.select([*schema.key, *_KEPT.get(schema.name, ())])
+    if "leads" not in kept.column_names:
+        return kept
+    leads = kept["leads"].combine_chunks()
+    standard = pc.is_null(leads).to_numpy(zero_copy_only=False).copy()  # as rows made by hand
+    known = pc.is_in(pc.list_flatten(leads), _STANDARD)
+    standard[pc.list_parent_indices(leads).filter(known).to_numpy()] = True
+    needs = pc.and_(pa.array(standard), pc.is_valid(kept["n_samples"]))
+    return kept.select(list(schema.key)).append_column("waveform", needs)
 
 
 def file_bytes(path: Path) -> bytes:

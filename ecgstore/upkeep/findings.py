@@ -106,12 +106,12 @@ def mendable(audit: Audit, fault: Fault) -> bool:
 
 
 def without_signal(records: Audit, waveforms: Audit) -> pa.Array:
-    """Return the ids of records that have samples but no row in ``waveforms``.
+    """Return the ids of records that have samples of a standard lead but no row in ``waveforms``.
 
     Waveforms are committed first, so there are none unless waveforms were lost.
     """
     rows = records.now()
-    ids = rows["record_id"].filter(pc.is_valid(rows["n_samples"])).combine_chunks()
+    ids = rows["record_id"].filter(rows["waveform"]).combine_chunks()
     there = pc.is_in(ids, waveforms.now()["record_id"].combine_chunks())
     return ids.filter(pc.invert(there))
 

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore import settings
+from ecgstore.datasets import datasets
+from ecgstore.deidentify import Deidentifier, load_key
 from ecgstore.errors import UsageError, WarehouseError
 from ecgstore.progress import Silent
 from ecgstore.schema import TABLES
@@ -151,7 +153,8 @@ def forget(
 
     Args:
         warehouse: The warehouse.
-        patients: Values of ``records.patient_id``.
+        patients: Values of ``records.patient_id``, or the ids from which those were made; the
+            key that hides ids must be there for these.
         yes: Really erase.
         progress: Told of every table.
 
@@ -199,7 +202,7 @@ def _found(warehouse: Warehouse, patients: Sequence[str]) -> _Erasure:
     journal = warehouse.root / JOURNAL
     if journal.exists():
         begun = _Erasure(**json.loads(journal.read_bytes()))
-    wanted = _Erasure([*patients, *begun.patients])
+    wanted = _Erasure([*_pseudonyms(patients), *begun.patients])
     columns = ["record_id", "patient_id", "source_uri"]
     mine = [
         rows.filter(wanted.of("records", rows)) for rows in _rows(warehouse, "records", columns)
@@ -208,7 +211,8 @@ def _found(warehouse: Warehouse, patients: Sequence[str]) -> _Erasure:
     known = {*found["patient_id"].to_pylist(), *begun.patients}
     if not known:
         msg = f"None of the {len(set(patients))} patients given is in the warehouse."
-        raise UsageError(msg, hint="Patients are named as in records.patient_id.")
+        hint = "Give ids as in records.patient_id, or as in the source if ECGSTORE_KEY is at hand."
+        raise UsageError(msg, hint=hint)
     erasure = _Erasure(
         sorted(known),
         sorted({*found["record_id"].to_pylist(), *begun.records}),
@@ -225,6 +229,14 @@ def _found(warehouse: Warehouse, patients: Sequence[str]) -> _Erasure:
     erasure.fits = [list(pair) for pair in sorted(fits)]
     erasure.runs = [list(pair) for pair in sorted(runs)]
     return erasure
+
+
+def _pseudonyms(patients: Sequence[str]) -> list[str]:
+    """Return ids with what they became in the warehouse, in whichever dataset."""
+    key = load_key(make=False)
+    spaces = ["", *datasets] if key else []
+    hidden = [Deidentifier(key, space).patient(one) for one in patients for space in spaces]
+    return [*patients, *hidden]
 
 
 def _plan(warehouse: Warehouse, erasure: _Erasure) -> ForgetResult:

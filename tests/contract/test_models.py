@@ -179,8 +179,8 @@ def test_senseless_arguments(encoder: Encoder, signal: np.ndarray) -> None:
         encoder.prepare(signal[:2], rate_hz=RATE_HZ, leads=["I", "i"])
     with pytest.raises(UsageError, match="shape"):
         encoder.prepare(signal[:2], rate_hz=RATE_HZ, leads=["I"])
-    with pytest.raises(UnknownNameError, match="MLII"):
-        encoder.prepare(signal[:1], rate_hz=RATE_HZ, leads=["MLII"])
+    with pytest.raises(UnknownNameError, match="Xyz"):
+        encoder.prepare(signal[:1], rate_hz=RATE_HZ, leads=["Xyz"])
     for rate_hz in (0.0, -500.0, np.nan, np.inf):
         with pytest.raises(UsageError, match="Hz"):
             encoder.prepare(signal, rate_hz=rate_hz, leads=LEADS)

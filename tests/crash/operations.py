@@ -204,6 +204,10 @@ def _embed(root: Path, _: Path) -> None:
     Store(root).embed("stmem.mini", where=where, keep_windows=True, device="cpu", precision="fp32")
 
 
+def _quality(root: Path, _: Path) -> None:
+    Store(root).quality(jobs=1)
+
+
 def _vectors(root: Path, _: Path) -> None:
     """Put vectors in place as a model would, and faster."""
     records = Warehouse(root).table("records").read(["record_id"])["record_id"].to_pylist()
@@ -305,6 +309,9 @@ _ALL = [
     Operation("init", (_init,)),
     Operation("ingest", (_ingest("first"), _ingest("second")), after=("init",)),
     Operation("label", (_label("labels", overwrite=False),), after=("init", "ingest")),
+    Operation(
+        "quality", (_quality,), after=("init", "ingest"), imports=(*_STORAGE, "ecgstore.assess")
+    ),
     Operation("relabel", (_label("relabels", overwrite=True),), after=_FILLED),
     Operation("embed", (_embed,), after=_FILLED, imports=_NETWORK),
     Operation(

@@ -1,0 +1,1 @@
+"""The public datasets: what each brings besides signals."""

@@ -1,0 +1,1 @@
+"""Names and numbers of invented people, planted in every format, must never come out again."""
