@@ -166,7 +166,7 @@ def ingest(
             raise ReadError(msg, path=first.uri, reason=first.reason)
         commit(Done(rejects=[_announced(dataset, entry) for entry in missing]))
         progress.advance(len(missing), rejected=len(missing))
-    commit.catch_up({(entry.uri, entry.reason) for entry in missing})
+    commit.catch_up({(f"{dataset}/{entry.uri}", entry.reason) for entry in missing})
     jobs = min(settings.threads(jobs), math.ceil(len(todo) / BATCH_ROWS))
     with ExitStack() as stack:
         folder = None

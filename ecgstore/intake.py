@@ -36,6 +36,7 @@ __all__ = ["BATCH_ROWS", "Done", "Task", "reject", "take_in", "veiled"]
 _RECORDS, _LABELS = TABLES["records"], TABLES["labels"]
 
 _PULSE_ROWS = 16  # records between two reports of progress
+_FILE = "file"  # as the source of a label: the record's own file says so
 _POOLED = "age_over_89"
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE = re.compile(
@@ -330,14 +331,16 @@ def _label_rows(task: Task, kept: Sequence[tuple[str, Source, object]]) -> pa.Ta
     names: list[str] = []
     labels: list[float] = []
     likelihoods: list[float | None] = []
+    sources: list[str] = []
     for record_id, source, codes in kept:
-        given: dict[str, tuple[float, float | None]] = {
-            str(code): (1.0, None) for code in (codes if isinstance(codes, tuple) else ())
-        }
-        given |= {entry.task: (entry.label, entry.likelihood) for entry in source.labels}
+        of_file = {str(code) for code in (codes if isinstance(codes, tuple) else ())}
+        given: dict[str, tuple[float, float | None]] = dict.fromkeys(of_file, (1.0, None))
+        told = {entry.task: (entry.label, entry.likelihood) for entry in source.labels}
+        given |= told
         own = list(dict.fromkeys((*task.tasks, *source.tasks, *given)))
         ids += [record_id] * len(own)
         names += own
         labels += [given[name][0] if name in given else 0.0 for name in own]
         likelihoods += [given[name][1] if name in given else None for name in own]
-    return pa.table([ids, names, labels, likelihoods], schema=_LABELS.arrow)
+        sources += [_FILE if name in of_file - told.keys() else task.dataset for name in own]
+    return pa.table([ids, names, labels, likelihoods, sources], schema=_LABELS.arrow)

@@ -172,7 +172,7 @@ def label(
         _refuse_change(len(differing), f"already have another label in task {task!r}")
         _refuse_change(contested, "already have another patient id")
     if not dry_run:
-        _write_labels(warehouse, task, fresh, differing)
+        _write_labels(warehouse, task, file.name, fresh, differing)
         _write_rejects(warehouse, f"label:{task}/{file.name}:", plan.refused)
         if moved:
             _write_patients(warehouse, moved)
@@ -314,10 +314,15 @@ def _refuse_change(count: int, what: str) -> None:
 
 
 def _write_labels(
-    warehouse: Warehouse, task: str, fresh: Mapping[str, float], differing: Mapping[str, float]
+    warehouse: Warehouse,
+    task: str,
+    source: str,
+    fresh: Mapping[str, float],
+    differing: Mapping[str, float],
 ) -> None:
     def rows(labels: Mapping[str, float]) -> pa.Table:
-        columns = [list(labels), [task] * len(labels), list(labels.values()), [None] * len(labels)]
+        ids, n = list(labels), len(labels)
+        columns = [ids, [task] * n, list(labels.values()), [None] * n, [source] * n]
         return pa.table(columns, schema=TABLES["labels"].arrow)
 
     if differing:

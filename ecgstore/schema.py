@@ -237,10 +237,14 @@ _ALL = (
     ),
     TableSchema(
         "labels",
-        "The label of a record in a task; likelihood in per cent where the source gives one.",
-        _columns(("record_id", _text), ("task", _text), label=_double, likelihood=_double),
+        "The label of a record in a task, and who says so: a dataset, the record's own file, or a "
+        "table of one's own by its name; likelihood in per cent where the source gives one.",
+        _columns(
+            ("record_id", _text), ("task", _text), label=_double, likelihood=_double, source=_text
+        ),
         key=("record_id", "task"),
         sort=("task", "record_id"),
+        version=2,  # 2: the column ``source``
     ),
     TableSchema(
         "splits",

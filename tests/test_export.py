@@ -426,3 +426,25 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
             )
             peaks.append(int(done.stdout))
         assert peaks[1] < peaks[0] + 100, (form, peaks)
+
+
+def test_every_signal_of_a_record_comes_back_from_wfdb(test_data: Path, tmp_path: Path) -> None:
+    """Leads beyond the twelve, other units, and several rates in one record."""
+    data = test_data / "data"
+    names = ("formats/wfdb/s0010_re", "formats/wfdb/mixedsignals", "longterm/icu/TestICU")
+    with ecgstore.connect(tmp_path / "w") as store:
+        for name in names:
+            store.ingest(data / f"{name}.hea", dataset="x", jobs=1)
+        result = store.export("signals", tmp_path / "out", form="wfdb")
+        assert (result.written, dict(result.refused)) == (3, {})
+        for name in names:
+            stem = Path(name).name
+            original = ecgstore.read(data / f"{name}.hea")
+            again = ecgstore.read(tmp_path / "out" / "x" / f"{stem}.hea")
+            assert (
+                again.signal_sha256
+                == original.signal_sha256
+                == store.read(f"x/{stem}").signal_sha256
+            )
+            theirs = wfdb.rdrecord(str(tmp_path / "out" / "x" / stem), smooth_frames=False)
+            assert len(theirs.sig_name) == len(original.leads) + len(original.signals)

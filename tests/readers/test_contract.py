@@ -12,7 +12,7 @@ import pytest
 from ecgstore.errors import ReadError
 from ecgstore.io import detect, read, readers
 from ecgstore.io.assemble import META, REASONS
-from ecgstore.record import LEADS
+from ecgstore.record import LEADS, lead_name, signal_name
 
 from .samples import SAMPLES, Sample, file_of, parts_of
 
@@ -137,3 +137,53 @@ def test_a_file_cut_anywhere_is_refused(
             with pytest.raises(ReadError) as caught:
                 read(tmp_path / source.name, reader=name, layout=sample.layout)
             assert caught.value.reason in REASONS
+
+
+# ------------------------------------------------------------------ one ECG, many formats
+
+SIX = {
+    "data/formats/csv/00004_hr_mv_time.csv": {},
+    "data/formats/csv/00004_hr_uv_semicolon.csv": {"rate": "500"},
+    "data/formats/csv/00004_hr_decimal_comma.csv": {"rate": "500"},
+    "data/formats/edf_bdf/00004_hr_12lead.edf": {},
+    "data/formats/edf_bdf/00004_hr_12lead.bdf": {},
+    "data/formats/ishne/00004_hr_12lead.ecg": {},
+    **{f"data/formats/wfdb/rewritten/00004_hr_fmt{f}.hea": {} for f in (16, 24, 32, 80, 212, 516)},
+}
+"""PTB-XL 00004 in other formats, with what has to be declared."""
+
+FOUR = (
+    "data/formats/dicom/example_500hz.dcm",
+    "data/formats/hl7_aecg/example_aecg.xml",
+    "data/formats/hl7_aecg/subject1_0.xml",
+    "data/formats/scp/example_12lead_huffman.scp",
+)
+"""One recording as three kinds of carts export it."""
+
+
+@pytest.mark.parametrize("path", SIX)
+def test_an_ecg_is_the_same_in_every_format_within_one_count(path: str, test_data: Path) -> None:
+    original = read(test_data / "data/ptbxl/records500/00000/00004_hr.hea")
+    other = read(test_data / path, layout=SIX[path])
+    assert (other.leads, other.rate_hz) == (original.leads, original.rate_hz)
+    count_mv = 1 / np.minimum(np.abs(original.gain), np.abs(other.gain))
+    assert (np.abs(other.signal_mv - original.signal_mv) <= count_mv[:, None]).all()
+
+
+def test_one_recording_in_four_files_is_one_signal(test_data: Path) -> None:
+    records = [read(test_data / path) for path in FOUR]
+    assert len({record.signal_sha256 for record in records}) == 1
+
+
+def test_every_spelling_of_the_twelve_leads_is_known() -> None:
+    spellings = {
+        "I": ["I", "i", " Lead I ", "Lead I (Einthoven)", "MDC_ECG_LEAD_I", "ECG I", "lead_i"],
+        "aVR": ["AVR", "avr", "aVR", "MDC_ECG_LEAD_AVR", "Lead aVR", "aVR (Goldberger)"],
+        "V6": ["V6", "v6", "ECG V6", "MDC_ECG_LEAD_V6", "Lead V6", "V6 (Wilson)"],
+    }
+    for lead, raw in spellings.items():
+        assert {lead_name(one) for one in raw} == {lead}
+    assert {lead_name(raw) for raw in ("MLII", "V", "V3R", "vx", "col 1", "", "VI")} == {None}
+    assert [signal_name(raw) for raw in ("vx", "v3r", "mlii", " PLETH")] == [
+        *("X", "V3R", "MLII", "PLETH")
+    ]
