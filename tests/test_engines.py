@@ -109,6 +109,9 @@ ENGINES = [with_polars, with_delta_rs, with_duckdb, with_daft]
 def same(name: str, theirs: pa.Table, mine: pa.Table) -> None:
     """Check two tables for the same rows, whatever their order, by count, sums and every value."""
     schema = TABLES[name].arrow
+    for column in schema.names[theirs.num_columns :]:  # it came after this version
+        assert mine[column].null_count == mine.num_rows, name
+        theirs = theirs.append_column(column, pa.nulls(theirs.num_rows, schema.field(column).type))
     assert theirs.column_names == schema.names
     theirs = theirs.cast(pa.schema([one.with_nullable(nullable=True) for one in schema]))
     assert theirs.num_rows == mine.num_rows, name
@@ -175,7 +178,8 @@ VIEWS = sorted(path.stem for path in (ROOT / "sql" / "views").glob("*.sql"))
 
 def test_a_glob_over_the_folder_is_wrong(desk: Path) -> None:
     folder = desk / "warehouse" / "labels"
-    assert len(pl.read_parquet(folder / "*.parquet")) > ours(folder, None).num_rows
+    rows = pl.read_parquet(folder / "*.parquet", missing_columns="insert")
+    assert len(rows) > ours(folder, None).num_rows
 
 
 # ------------------------------------------------------------------ the page

@@ -198,7 +198,7 @@ def test_the_first_write_adds_a_column_and_rewrites_no_row(grown: Path) -> None:
 
     other = deltalake.DeltaTable(grown)
     assert [field.name for field in other.schema().fields] == NEWER.arrow.names
-    assert deltalake.DeltaTable(grown, version=2).schema().fields == other.schema().fields[:4]
+    assert deltalake.DeltaTable(grown, version=2).schema().fields == other.schema().fields[:-2]
 
 
 def test_rows_of_both_layouts_are_replaced_and_removed_alike(grown: Path) -> None:
@@ -213,7 +213,8 @@ def test_rows_of_both_layouts_are_replaced_and_removed_alike(grown: Path) -> Non
 
 def test_the_older_program_refuses_the_upgraded_table_but_opens_its_past(grown: Path) -> None:
     Table(grown, NEWER).append(rows_of("a/3"), command="test")
-    with pytest.raises(SchemaError, match=r"layout 2; this ecgstore knows layout 1") as caught:
+    told = f"layout {NEWER.version}; this ecgstore knows layout {OLDER.version}"
+    with pytest.raises(SchemaError, match=told) as caught:
         Table(grown, OLDER)
     assert caught.value.hint == "Install the ecgstore that wrote the warehouse, or a newer one."
     assert Table(grown, OLDER, version=2).read().num_rows == 2
