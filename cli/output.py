@@ -264,5 +264,6 @@ def live(*, quiet: bool) -> Iterator[Live]:
         Rejected(""),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, refresh_per_second=4) as bar:
         yield Live(bar, quiet=quiet)

@@ -246,8 +246,7 @@ def _cleared(task: Task, source: Source, record: Record) -> tuple[Record, frozen
 
     leads = tuple(itertools.starmap(renamed, enumerate(record.leads, 1)))
     signals = tuple(
-        replace(
-            one,
+        one._replace(
             name=renamed(number, one.name),
             unit="" if one.unit != "mV" and is_named(one.unit) else one.unit,
         )

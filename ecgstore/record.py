@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -88,9 +88,8 @@ def signal_name(raw: str) -> str:
     return _BY_LOWER.get(bare, raw.strip())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Signal:
-    """One signal of a record.
+class Signal(NamedTuple):
+    """One signal of a record; a tuple, because twelve are made for every file read.
 
     Attributes:
         name: Its name as the source spells it.

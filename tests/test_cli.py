@@ -311,9 +311,12 @@ def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(
     "arguments",
     [
         ("evaluate", "--features", "signal", "--split", "few", "--classifier", "resnet50"),
-        ("train", "--features", "signal", "--split", "few", "--classifier", "resnet50"),
+        pytest.param(
+            ("train", "--features", "signal", "--split", "few", "--classifier", "resnet50"),
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=lambda arguments: arguments[0],
+    ids=["evaluate", "train"],
 )
 def test_ctrl_c_ends_a_long_command_with_130(
     home: Path, start: Callable[..., subprocess.Popen[str]], arguments: tuple[str, ...]

@@ -205,7 +205,9 @@ def test_an_interrupted_run_keeps_what_was_done(warehouse: Warehouse) -> None:
     assert len(vectors(warehouse)) == 6
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "blow", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_killed_process_is_finished_by_the_next(
     warehouse: Warehouse, start: Callable[..., subprocess.Popen[str]], blow: signal.Signals
 ) -> None:

@@ -7,6 +7,7 @@ signal becomes a quality flag.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from itertools import count
@@ -117,12 +118,13 @@ def refuse(path: Path, reason: str, detail: str, *, hint: str | None = None) -> 
     return ReadError(f"{path.name!r}: {detail}.", path=path, reason=reason, hint=hint)
 
 
+@functools.lru_cache(maxsize=1024)  # a file repeats a handful
 def in_millivolts(gain: float, unit: str) -> tuple[float, str]:
     """Return a gain per millivolt and ``mV`` for a unit of volts; anything else as it is.
 
     Example:
-        >>> in_millivolts(0.2, "uV"), in_millivolts(20, "mmHg")
-        ((200.0, 'mV'), (20, 'mmHg'))
+        >>> in_millivolts(0.2, "uV"), in_millivolts(20.0, "mmHg")
+        ((200.0, 'mV'), (20.0, 'mmHg'))
     """
     factor = UNITS_PER_MV.get(unit.strip().lower())
     return (gain, unit.strip()) if factor is None else (gain * factor, "mV")

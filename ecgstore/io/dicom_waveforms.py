@@ -7,7 +7,7 @@ the time its group states, and is invalid outside: nothing is shifted to look si
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -303,4 +303,4 @@ def _on_axis(pieces: Sequence[tuple[int, Signal]], n_samples: int, flags: list[s
         counts[here] = signal.counts
         lost[here] = signal.counts == INVALID if signal.lost is None else signal.lost
         taken[here] = True
-    return replace(first, counts=counts, lost=lost)
+    return first._replace(counts=counts, lost=lost)

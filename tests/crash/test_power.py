@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEED = 1
-NORMAL = {"moments": 6, "each": 2, "again": 4}
+NORMAL = {"moments": 4, "each": 2, "again": 4}
 SLOW = {"moments": None, "each": 12, "again": 6}
 
 
