@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parent.parent
-_CRASH = "crash: "
+_CRASH, _MUTANTS = "crash: ", "mutant: "
 
 # Test data are small: more threads only get into each other's way, most of all on a busy machine.
 for variable in ("OMP_NUM_THREADS", "ECGSTORE_THREADS"):
@@ -60,16 +60,18 @@ def count(record_property: Callable[[str, object], None]) -> Callable[[str, int]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what all crash tests together covered."""
-    totals: Counter[str] = Counter()
+    """Say what all crash tests together covered, and what became of damaged files."""
+    totals: dict[str, Counter[str]] = {_CRASH: Counter(), _MUTANTS: Counter()}
     for report in terminalreporter.getreports("passed"):
         for name, number in report.user_properties:
-            if name.startswith(_CRASH) and isinstance(number, int):
-                totals[name.removeprefix(_CRASH)] += number
-    if totals:
-        terminalreporter.section("crash tests")
-        for name, number in sorted(totals.items()):
-            terminalreporter.write_line(f"{number:6} {name}")
+            kind = next((one for one in totals if name.startswith(one)), None)
+            if kind is not None and isinstance(number, int):
+                totals[kind][name.removeprefix(kind)] += number
+    for kind, found in totals.items():
+        if found:
+            terminalreporter.section(f"{kind.partition(':')[0]} tests")
+            for name, number in sorted(found.items()):
+                terminalreporter.write_line(f"{number:6} {name}")
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,13 @@ def test_a_full_disk_ends_an_ingest_with_one_error_and_it_goes_on_when_there_is_
     assert now["records"].items() >= before["records"].items()
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a disk mounted read-only",
+        pytest.param("a folder that may only be read", marks=pytest.mark.slow),
+    ],
+)
 def test_what_cannot_be_written_is_read_all_the_same_and_a_writer_says_so(
     how: str, made: Path, tmp_path: Path
 ) -> None:

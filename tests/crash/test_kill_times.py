@@ -16,8 +16,17 @@ if TYPE_CHECKING:
 SEED = 1
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(40, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", COMMANDS)
+_NORMAL = {"ingest", "forget"}
+"""Commands that the normal suite kills; the others are killed at each of their steps as well."""
+
+
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [
+        *(pytest.param(one, 1, id=one) for one in COMMANDS if one in _NORMAL),
+        *(pytest.param(one, 40, id=f"{one}-40", marks=pytest.mark.slow) for one in COMMANDS),
+    ],
+)
 def test_what_a_killed_process_leaves_is_whole_and_the_next_one_finishes_it(
     name: str,
     kills: int,

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable
 
+_MANY = 1000  # mutants of a format, from which each format is told of by itself
+
 
 @pytest.fixture
 def tally(record_property: Callable[[str, object], None]) -> Callable[[str, Counter[str]], None]:
@@ -17,6 +19,8 @@ def tally(record_property: Callable[[str, object], None]) -> Callable[[str, Coun
 
     def call(reader: str, outcomes: Counter[str]) -> None:
         for outcome, count in outcomes.items():
-            record_property(f"mutants {reader} {outcome}", count)
+            record_property(f"mutant: {outcome}", count)
+            if outcomes.total() >= _MANY:
+                record_property(f"mutant: {outcome}, {reader}", count)
 
     return call
