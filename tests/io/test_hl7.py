@@ -379,25 +379,6 @@ def test_messages_name_nobody(written: Any) -> None:
         assert "Quux" not in str(why.value)
 
 
-def test_any_damage_ends_in_one_error_or_a_record(tmp_path: Path) -> None:
-    leads = (sequence(f"MDC_ECG_LEAD_{lead}", range(-20, 40)) for lead in ("I", "II", "V1"))
-    whole = document(a_series(a_set(clock(), *leads), more=annotated())).encode()
-    path = tmp_path / "ecg.xml"
-    rng = np.random.default_rng(5)
-    for turn in range(120):
-        data = bytearray(whole)
-        if turn % 3:
-            for at in rng.integers(0, len(data), 1 + turn % 4):
-                data[at] = int(rng.integers(32, 127))
-        else:
-            del data[int(rng.integers(0, len(data))) :]
-        path.write_bytes(data)
-        try:
-            read(path)
-        except ReadError:
-            continue
-
-
 def test_other_formats_are_not_taken(tmp_path: Path) -> None:
     for head in (b"", b"<restingecgdata/>", b"AnnotatedECG", b"<!-- <AnnotatedECG> --><x/>"):
         assert not READER.matches(head, tmp_path / "ecg.xml")
