@@ -116,6 +116,33 @@ def test_other_formats_equal_wfdb(
     assert_equals_wfdb(header, record)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"mitdb/{number}.atr" for number in (100, 105, 232)),
+        *("nstdb/118e06.atr", "cpsc2021/data_8_2.atr"),
+        *("qtdb/sel100.atr", "qtdb/sel100.pu1", "nsr2db/nsr001.ecg"),
+    ],
+)
+def test_annotations_equal_wfdb(test_data: Path, path: str) -> None:
+    file = test_data / "data/longterm" / path
+    found = {one.annotator: one for one in read(file.with_suffix(".hea")).annotations}
+    ours, annotator = found[file.suffix[1:]], file.suffix[1:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        theirs = wfdb.rdann(str(file.with_suffix("")), annotator)
+    assert list(ours.symbol) == theirs.symbol
+    assert [text or "" for text in ours.text] == [text.strip("\0") for text in theirs.aux_note]
+    for mine, other in (
+        (ours.sample, theirs.sample),
+        (ours.subtype, theirs.subtype),
+        (ours.channel, theirs.chan),
+        (ours.number, theirs.num),
+    ):
+        np.testing.assert_array_equal(mine, other)
+    np.testing.assert_allclose(ours.time_s, theirs.sample / theirs.fs)
+
+
 def test_one_lost_subsample_does_not_leak_into_the_frame(test_data: Path) -> None:
     # four samples a frame, one of them invalid: wfdb's smoothed value would average the code in
     record = read(test_data / "data/formats/wfdb/multi-segment/041s/041s.hea")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ecgstore.errors import ReadError
-from ecgstore.io.csv_table import READER, open_rows, read
+from ecgstore.io import read as read_any
+from ecgstore.io.csv_table import READER, read
 from ecgstore.io.wfdb import read as read_wfdb
 from ecgstore.record import LEADS, Record
 
@@ -30,10 +31,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def one(path: Path, **layout: str) -> Record:
-    found = next(iter(open_rows(path, layout).read([0])))
-    if isinstance(found, ReadError):
-        raise found
-    return found
+    return read_any(path, reader="csv", item=0, layout=layout)
 
 
 def refusal(path: Path, **layout: str) -> ReadError:

@@ -12,6 +12,7 @@ import scipy.io
 
 from ecgstore.errors import ReadError
 from ecgstore.io import hdf5
+from ecgstore.io import read as read_any
 from ecgstore.io.matlab import READER, open_rows, read
 from ecgstore.record import LEADS, Record
 
@@ -38,10 +39,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
 
 def one(path: Path, **layout: str) -> Record:
-    found = next(iter(open_rows(path, layout).read([0])))
-    if isinstance(found, ReadError):
-        raise found
-    return found
+    return read_any(path, reader="matlab", item=0, layout=layout)
 
 
 def refusal(path: Path, **layout: str) -> ReadError:

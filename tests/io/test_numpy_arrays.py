@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ecgstore.errors import ReadError
+from ecgstore.io import read as read_any
 from ecgstore.io.numpy_arrays import READER, open_rows, read
 from ecgstore.record import LEADS, Record
 
@@ -41,10 +42,7 @@ def npy(tmp_path: Path) -> Callable[[Any], Path]:
 
 
 def one(path: Path, **layout: str) -> Record:
-    found = next(iter(open_rows(path, layout).read([0])))
-    if isinstance(found, ReadError):
-        raise found
-    return found
+    return read_any(path, reader="numpy", item=0, layout=layout)
 
 
 def reason(path: Path, **layout: str) -> str:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import struct
+import importlib
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ecgstore.errors import ReadError
 from ecgstore.io.philips import READER, read
-from ecgstore.io.xli import MAX_SAMPLES, XliError, decompress
 from ecgstore.record import INVALID, LEADS
 
 if TYPE_CHECKING:
@@ -25,37 +22,10 @@ if TYPE_CHECKING:
 
     from ecgstore.record import Record
 
+encoder: Any = importlib.import_module("tests.io.xli_encoder")
 _FIFTEEN = (*LEADS, "V3R", "V4R", "V8")
 _NAMESPACE = "{http://www3.medical.philips.com}"
 _PULSE = np.r_[np.zeros(50, int), np.full(100, 200), np.zeros(50, int)]
-
-
-def lzw(data: bytes) -> bytes:
-    """Pack bytes into 10-bit codes, ended by 1023."""
-    known = {bytes([i]): i for i in range(256)}
-    codes, seen = [], b""
-    for i in range(len(data)):
-        longer = seen + data[i : i + 1]
-        if longer in known:
-            seen = longer
-            continue
-        codes.append(known[seen])
-        if len(known) < 1023:
-            known[longer] = len(known)
-        seen = data[i : i + 1]
-    bits = "".join(f"{code:010b}" for code in [*codes, known[seen], 1023])
-    bits += "0" * (-len(bits) % 8)
-    return int(bits, 2).to_bytes(len(bits) // 8)
-
-
-def chunk(samples: Any) -> bytes:
-    """Compress one lead."""
-    x = [int(value) for value in samples]
-    bent = [2 * x[i - 1] - x[i - 2] - x[i] for i in range(2, len(x))]
-    values = [*x[:2], *(one + 64 for one in bent[1:]), 0]
-    words = [struct.pack(">h", value) for value in values]
-    packed = lzw(bytes(w[0] for w in words) + bytes(w[1] for w in words))
-    return struct.pack("<ihh", len(packed), 1, bent[0]) + packed
 
 
 def halved(number: int) -> int:
@@ -109,7 +79,7 @@ def document(
     if how == "XLI":
         predicted = residuals(leads, names) if "aVF" in names else leads
         rows = predicted if channels is None else np.vstack([predicted, channels])
-        text = base64.encodebytes(b"".join(chunk(row) for row in rows)).decode()
+        text = base64.encodebytes(b"".join(encoder.chunk(row) for row in rows)).decode()
     elif how == "Base64":
         text = base64.b64encode(stored.astype("<i2").tobytes()).decode()
     else:
@@ -407,46 +377,3 @@ def test_damage_to_the_samples_is_refused_or_does_no_harm(tmp_path: Path) -> Non
         else:
             np.testing.assert_array_equal(record.digital, leads[:, :200])
     assert refused > 65
-
-
-@settings(deadline=None, max_examples=25)
-@given(
-    st.lists(st.integers(-2000, 2000), min_size=3, max_size=300),
-    st.integers(0, 1500),
-)
-def test_xli_gives_samples_back(samples: list[int], still: int) -> None:
-    x = [*samples, *([samples[-1]] * still)]
-    (found,) = decompress(chunk(x))
-    assert found.dtype == np.int16
-    assert found.tolist() == x
-
-
-@settings(deadline=None, max_examples=80)
-@given(st.binary(max_size=80), st.booleans())
-def test_xli_refuses_garbage_with_one_error(data: bytes, headed: bool) -> None:  # noqa: FBT001
-    if headed:
-        data = struct.pack("<ihh", len(data), 1, 0) + data
-    try:
-        found = decompress(data)
-    except XliError:
-        return
-    assert all(one.dtype == np.int16 for one in found)
-
-
-def test_xli_takes_no_bomb() -> None:
-    packed = lzw(bytes(2 * MAX_SAMPLES + 2))
-    assert len(packed) < 5000
-    header = struct.pack("<ihh", len(packed), 1, 0)
-    with pytest.raises(XliError, match="more than"):
-        decompress(header + packed)
-    one = chunk([0] * 2000)
-    with pytest.raises(XliError, match="chunks"):
-        decompress(one * 33)
-
-
-@pytest.mark.parametrize("cut", [1, 7, 8, 20])
-def test_xli_notices_what_is_missing(cut: int) -> None:
-    whole = chunk(range(100))
-    for data in (whole[:-cut], whole + whole[:cut]):
-        with pytest.raises(XliError):
-            decompress(data)
