@@ -169,7 +169,7 @@ def test_flat_leads_are_flagged(test_data: Path) -> None:
     ),
     order=st.permutations(LEADS),
     gain=st.floats(0.001, 1e6),
-    baseline=st.integers(-(2**31), 2**31 - 1),
+    baseline=st.integers(-(2**29), 2**29),  # beyond, a lead derived from it has none that fits
     rate_hz=st.sampled_from([100.0, 257.5, 500.0, 1000.0]),
 )
 def test_round_trip(
