@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from ecgstore.errors import EcgStoreError, UnknownNameError, UsageError
 
-from . import admin, embed, exchange, history, ingest, learn, look, query, upkeep
+from . import admin, embed, exchange, history, ingest, learn, look, models, query, upkeep
 from .options import Globals
 from .output import notice
 
@@ -138,5 +138,5 @@ for command in (
     admin.demo,
 ):
     app.command()(command)
-app.add_typer(embed.models, name="models")
+app.add_typer(models.models, name="models")
 app.add_typer(query.queries, name="queries")

@@ -1,15 +1,12 @@
-"""Commands about encoders: embed, and models list, show, check, convert."""
+"""The command that makes vectors: embed."""
 
 from __future__ import annotations
 
-import dataclasses
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-
-from ecgstore.errors import UsageError
 
 from .options import (
     DryRun,
@@ -20,10 +17,11 @@ from .options import (
     complete_model,
     globals_of,
     open_store,
+    settings_of,
 )
-from .output import emit, live, notice
+from .output import emit, live
 
-__all__ = ["embed", "models"]
+__all__ = ["embed"]
 
 
 class Precision(StrEnum):
@@ -34,32 +32,48 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
-ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Registry name.", autocompletion=complete_model)
-]
-Weights = Annotated[Path, typer.Option("--weights", help="Checkpoint file.")]
-
-
 def embed(
     context: typer.Context,
     model: Annotated[
         list[str],
         typer.Option(
             "--model",
-            help="Model, with :readout where not the default; may be repeated.",
+            help="Model, with :variant or :readout where not the default; may be repeated: "
+            "each waveform is then decoded once for all.",
             autocompletion=complete_model,
         ),
     ],
     weights: Annotated[
         list[Path] | None,
-        typer.Option("--weights", help="Checkpoint of the model; one for each --model, in order."),
+        typer.Option(
+            "--weights",
+            help="Checkpoint of the model; one for each --model, in order; - for one built in.",
+        ),
+    ] = None,
+    readout: Annotated[
+        str | None,
+        typer.Option("--readout", help="How vectors are made, such as block5, lead or logits."),
+    ] = None,
+    told: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="MODEL.KEY=VALUE",
+            help="What a checkpoint does not tell, such as ecgjepa.heads=4; may be repeated.",
+        ),
     ] = None,
     where: Annotated[
         str | None, typer.Option("--where", help="SQL predicate over records, as age >= 65.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="The i-th of n parts only, for array jobs."),
+    ] = None,
     device: Annotated[
         str,
-        typer.Option("--device", help="cpu, cuda, cuda:1 or auto.", envvar="ECGSTORE_DEVICE"),
+        typer.Option(
+            "--device", help="cpu, cuda, auto, or several: cuda:0,cuda:1.", envvar="ECGSTORE_DEVICE"
+        ),
     ] = "auto",
     batch_size: Annotated[
         int | None,
@@ -73,6 +87,10 @@ def embed(
     ] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Print what it would cost, by a probe, and write nothing."),
+    ] = False,
     form: FormatOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,106 +98,29 @@ def embed(
 
     Example: ecgstore embed --model ecgfm --weights ecgfm.pt --where "age >= 65"
     """
-    files: list[Path | None] = [*weights] if weights else [None] * len(model)
-    if len(files) != len(model):
-        msg = f"{len(model)} models were given with {len(files)} weights files."
-        raise UsageError(msg, hint="Give one --weights for each --model, or run them one by one.")
-    results = []
+    given: dict[str, Any] = {
+        "weights": weights,
+        "readout": readout,
+        "settings": settings_of(model, told),
+        "where": where,
+        "shard": shard,
+        "device": device,
+        "batch_size": batch_size,
+        "precision": precision.value,
+    }
+    form = as_format(form, as_json=as_json)
     with open_store(context) as store, live(quiet=globals_of(context).quiet) as progress:
-        for name, file in zip(model, files, strict=True):
-            results.append(
-                store.embed(
-                    name,
-                    weights=file,
-                    where=where,
-                    device=device,
-                    batch_size=batch_size,
-                    precision=precision.value,
-                    keep_windows=keep_windows,
-                    overwrite=overwrite,
-                    dry_run=dry_run,
-                    progress=progress,
-                )
-            )
-    emit([row for result in results for row in result.rows], form=as_format(form, as_json=as_json))
+        if estimate:
+            emit([one.row for one in store.estimate(model, **given)], form=form)
+            return
+        results = store.embed_all(
+            model,
+            **given,
+            keep_windows=keep_windows,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    emit([row for result in results for row in result.rows], form=form)
     if any(result.rejected for result in results):
         raise typer.Exit(3)
-
-
-models = typer.Typer(no_args_is_help=True, help="List, show, check and convert encoders.")
-
-
-@models.command("list")
-def list_(
-    pattern: Annotated[str, typer.Argument(help="Shell pattern, such as stmem*.")] = "*",
-    form: FormatOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the encoders with what they need.
-
-    Example: ecgstore models list "ecg*"
-    """
-    import ecgstore
-
-    rows: list[dict[str, object]] = [
-        {
-            "model": spec.name,
-            "rate_hz": spec.rate_hz,
-            "window_s": spec.window_s,
-            "leads": len(spec.leads),
-            "dim": spec.dim,
-            "readouts": ", ".join(spec.readouts),
-            "licence": spec.licence,
-            "summary": spec.summary,
-        }
-        for spec in ecgstore.list_models(pattern)
-    ]
-    emit(rows, form=as_format(form, as_json=as_json))
-
-
-@models.command()
-def show(model: ModelName, form: FormatOption = None, as_json: JsonOption = False) -> None:
-    """Show everything known of an encoder: contract, licence, citations.
-
-    Example: ecgstore models show stmem
-    """
-    import ecgstore
-
-    facts = dataclasses.asdict(ecgstore.get_spec(model))
-    rows: list[dict[str, object]] = [
-        {"field": name, "value": "\n".join(map(str, value)) if isinstance(value, tuple) else value}
-        for name, value in facts.items()
-    ]
-    emit(rows, form=as_format(form, as_json=as_json))
-
-
-@models.command()
-def check(
-    model: ModelName, weights: Weights, form: FormatOption = None, as_json: JsonOption = False
-) -> None:
-    """Check a checkpoint: container, keys, shapes, values; ends with code 1 if one fails.
-
-    Example: ecgstore models check ecgfm --weights ecgfm.pt
-    """
-    import ecgstore
-
-    rows = ecgstore.check_weights(model, weights)
-    emit(rows, form=as_format(form, as_json=as_json))
-    if any(row["result"] != "ok" for row in rows):
-        raise typer.Exit(1)
-
-
-@models.command()
-def convert(
-    model: ModelName,
-    weights: Weights,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The .safetensors file to write.")],
-) -> None:
-    """Convert a checkpoint to safetensors, which holds the encoder alone.
-
-    Example: ecgstore models convert ecgfm --weights ecgfm.pt -o ecgfm.safetensors
-    """
-    import ecgstore
-
-    ecgstore.convert_weights(model, weights, out)
-    notice(f"written: {out}")

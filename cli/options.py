@@ -33,6 +33,8 @@ __all__ = [
     "key_values",
     "mapping",
     "open_store",
+    "settings",
+    "settings_of",
 ]
 
 
@@ -79,6 +81,39 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
             raise UsageError(msg)
         parsed[key] = value
     return parsed
+
+
+def settings(pairs: Sequence[str] | None) -> dict[str, object]:
+    """Parse ``k=v`` options whose values may be numbers or truth values."""
+    return {key: _plain(value) for key, value in key_values(pairs).items()}
+
+
+def settings_of(models: Sequence[str], pairs: Sequence[str] | None) -> list[dict[str, object]]:
+    """Parse ``model.k=v`` options; returns the settings of each model.
+
+    Raises:
+        UsageError: One is for a model that is not there.
+    """
+    told: dict[str, dict[str, object]] = {name.partition(":")[0]: {} for name in models}
+    for key, value in settings(pairs).items():
+        name, _, setting = key.rpartition(".")
+        if name not in told:
+            msg = f"{key!r} names none of the models {', '.join(told)}."
+            raise UsageError(msg, hint="Write it as MODEL.KEY=VALUE, such as ecgjepa.heads=4.")
+        told[name][setting] = value
+    return [told[name.partition(":")[0]] for name in models]
+
+
+def _plain(text: str) -> object:
+    """Return a number or a truth value where the text is one."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def mapping(texts: Sequence[str] | None) -> dict[str, str]:

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from ecgstore.demo import demo
     from ecgstore.environment import environment
     from ecgstore.io import read
-    from ecgstore.models import check_weights, convert_weights, get_spec, list_models, load_encoder
+    from ecgstore.models import (
+        check_weights,
+        convert_weights,
+        diff_contracts,
+        get_spec,
+        list_contracts,
+        list_models,
+        load_encoder,
+        pull_weights,
+        show_contract,
+    )
     from ecgstore.record import Record
     from ecgstore.settings import code_version, version
     from ecgstore.store import Store, connect
@@ -28,13 +38,17 @@ __all__ = [
     "connect",
     "convert_weights",
     "demo",
+    "diff_contracts",
     "environment",
     "errors",
     "get_spec",
+    "list_contracts",
     "list_models",
     "load_encoder",
+    "pull_weights",
     "queries",
     "read",
+    "show_contract",
     "version",
 ]
 
@@ -46,12 +60,16 @@ _HOME = {
     "connect": "store",
     "convert_weights": "models",
     "demo": "demo",
+    "diff_contracts": "models",
     "environment": "environment",
     "get_spec": "models",
+    "list_contracts": "models",
     "list_models": "models",
     "load_encoder": "models",
+    "pull_weights": "models",
     "queries": "catalog",
     "read": "io",
+    "show_contract": "models",
     "version": "settings",
 }
 

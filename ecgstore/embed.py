@@ -1,43 +1,41 @@
-"""From records to vectors: stream waveforms, prepare, batch, run the encoder, write, commit.
+"""From records to vectors: what is missing, through the engine, into the tables.
 
 Waveforms are read in shard order, one row group at a time, so memory does not grow with the
-number of records. Only windows of equal shape share a batch: padding changes embeddings
-(ecgfm.md, section 6). What is finished is committed every few minutes, so an interrupted run
-goes on where it was.
+number of records. What is finished is committed every few minutes, so an interrupted run goes on
+where it was.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter, defaultdict
+import zlib
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
+from ecgstore import engine
 from ecgstore.catalog import Catalog
-from ecgstore.errors import DamagedError, UnfitRecordError
+from ecgstore.errors import DamagedError, UsageError
+from ecgstore.leakage import register_pretraining
 from ecgstore.progress import Progress, Silent
 from ecgstore.record import LEADS
 from ecgstore.schema import table_schema
+from ecgstore.vector_sink import VectorSink
 from ecgstore.waveforms import Waveform, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
-    from numpy.typing import NDArray
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from ecgstore.models import Encoder
     from ecgstore.warehouse import Warehouse
 
-__all__ = ["EmbedResult", "embed"]
+__all__ = ["EmbedResult", "Plan", "embed", "embed_all", "plan", "read_shard", "windows_at_once"]
 
 _COMMAND = "embed"
 _NO_LEADS = "no standard lead"
-_ROWS_HELD = 16_384
-"""Vectors held before a shard is written: 50 MB at 768 dimensions."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +100,45 @@ class EmbedResult:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is left to do for one model.
+
+    Attributes:
+        encoder: The model.
+        todo: Samples per second of each record to embed, by id.
+        existing: Records that have their vector.
+        without: Records without any standard lead.
+    """
+
+    encoder: Encoder
+    todo: Mapping[str, float]
+    existing: int
+    without: int
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What keys the vectors besides the record."""
+        encoder = self.encoder
+        return {
+            "model": encoder.spec.name,
+            "version": encoder.version,
+            "pooling": encoder.pooling,
+        }
+
+    @property
+    def keeps_probabilities(self) -> bool:
+        """Whether the head's probabilities are stored; read-outs for study leave them out."""
+        chosen = (self.encoder.readouts[0], "logits")
+        return bool(self.encoder.labels) and self.encoder.readout in chosen
+
+
 def embed(
     warehouse: Warehouse,
     encoder: Encoder,
     *,
     where: str | None = None,
+    shard: str | None = None,
     batch_size: int | None = None,
     keep_windows: bool = False,
     overwrite: bool = False,
@@ -114,89 +146,184 @@ def embed(
     progress: Progress | None = None,
     commit_s: float = 120.0,
 ) -> EmbedResult:
-    """Embed the records that do not have this model's vector yet.
+    """Embed the records that do not have this model's vector yet; see `embed_all`."""
+    return embed_all(
+        warehouse,
+        [[encoder]],
+        where=where,
+        shard=shard,
+        batch_size=batch_size,
+        keep_windows=keep_windows,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        progress=progress,
+        commit_s=commit_s,
+    )[0]
+
+
+def embed_all(
+    warehouse: Warehouse,
+    devices: Sequence[Sequence[Encoder]],
+    *,
+    where: str | None = None,
+    shard: str | None = None,
+    batch_size: int | None = None,
+    keep_windows: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    commit_s: float = 120.0,
+) -> list[EmbedResult]:
+    """Embed with several models in one pass: each waveform is decoded once.
 
     Args:
         warehouse: Where records are read and vectors written.
-        encoder: A loaded encoder; its name, version and read-out key the rows.
+        devices: For each device the loaded encoders, the same in the same order. Their names,
+            versions and poolings key the rows.
         where: SQL predicate over ``records``, such as ``"age >= 65 and dataset = 'ptbxl'"``.
+        shard: ``i/n``: take the i-th of n parts of the records only, as array jobs do. Which part
+            a record is in follows from its id alone; all parts commit to the same tables.
         batch_size: Windows per forward pass; default 8 on a CPU, 256 on a GPU.
         keep_windows: Also store the vector of each window in ``windows``.
         overwrite: Embed again what is there, replacing it.
         dry_run: Count and write nothing.
-        progress: Told of every record.
+        progress: Told of every record, once a model.
         commit_s: Commit what is done at least this often, seconds.
 
+    Returns:
+        One result a model.
+
     Raises:
+        DeviceError: A device was lost or lacks memory; what was done is committed.
         QueryError: ``where`` is not a predicate over ``records``.
+        UsageError: ``shard`` makes no sense, or a model is given twice.
     """
     began = time.perf_counter()
     progress = progress or Silent()
-    key = {
-        "model": encoder.spec.name,
-        "version": encoder.version,
-        "pooling": encoder.readout,
-    }
-    todo, existing, without = _plan(
-        warehouse, key, where=where, overwrite=overwrite, keep_windows=keep_windows
-    )
-    skipped: Counter[str] = Counter({_NO_LEADS: without} if without else {})
-    result = EmbedResult(
+    plans = [
+        plan(
+            warehouse,
+            encoder,
+            where=where,
+            shard=shard,
+            overwrite=overwrite,
+            keep_windows=keep_windows,
+        )
+        for encoder in devices[0]
+    ]
+    if len({tuple(one.key.values()) for one in plans}) < len(plans):
+        msg = "A model is given twice with the same weights, variant and read-out."
+        raise UsageError(msg)
+    skipped = [Counter({_NO_LEADS: one.without} if one.without else {}) for one in plans]
+    if dry_run or not any(one.todo for one in plans):
+        return [_result(one, count) for one, count in zip(plans, skipped, strict=True)]
+    for one in filter(lambda one: one.todo, plans):
+        if warehouse.append("models", _model_row(one), command=_COMMAND):
+            progress.note(_terms(one.encoder))
+        encoder = one.encoder
+        seen = register_pretraining(
+            warehouse, encoder.spec, encoder.weights_name, also=encoder.also_seen
+        )
+        if seen is not None:
+            warehouse.append("pretraining", seen, command=_COMMAND)
+    sinks = [
+        VectorSink(
+            warehouse,
+            one.key,
+            labels=one.encoder.labels if one.keeps_probabilities else (),
+            keep_windows=keep_windows,
+            overwrite=overwrite,
+            commit_s=commit_s,
+        )
+        for one in plans
+    ]
+    incomplete = [0] * len(plans)
+    progress.start(sum(len(one.todo) for one in plans), "records" if len(plans) == 1 else "vectors")
+    rates: dict[str, float] = {}
+    for one in plans:
+        rates.update(one.todo)
+    try:
+        for item in engine.run(
+            _waveforms(warehouse, rates),
+            devices,
+            [one.todo for one in plans],
+            rates=rates,
+            batch_size=batch_size or windows_at_once(devices),
+        ):
+            if isinstance(item, engine.Vectors):
+                incomplete[item.task] += len(item.record_ids) if item.incomplete else 0
+                bad = sinks[item.task].add(item)
+                progress.advance(len(item.record_ids), rejected=bad)
+            else:
+                skipped[item.task][item.reason] += 1
+                progress.advance(1, rejected=1)
+    finally:
+        for sink in sinks:
+            sink.commit()
+    seconds = time.perf_counter() - began
+    return [
+        replace(
+            _result(one, count + sink.skipped),
+            embedded=sink.written,
+            incomplete=part,
+            seconds=seconds,
+        )
+        for one, count, sink, part in zip(plans, skipped, sinks, incomplete, strict=True)
+    ]
+
+
+def _result(one: Plan, skipped: Counter[str]) -> EmbedResult:
+    key = one.key
+    return EmbedResult(
         model=key["model"],
         version=key["version"],
         pooling=key["pooling"],
-        dim=encoder.dim,
-        embedded=len(todo),
-        existing=existing,
+        dim=one.encoder.dim,
+        embedded=len(one.todo),
+        existing=one.existing,
         skipped=dict(skipped),
-    )
-    if dry_run or not todo:
-        return result
-    if warehouse.append("models", _model_row(encoder, key), command=_COMMAND):
-        progress.note(_terms(encoder))
-    writer = _Writer(
-        warehouse, key, keep_windows=keep_windows, overwrite=overwrite, commit_s=commit_s
-    )
-    progress.start(len(todo), "records")
-    batches = _Batches(encoder, batch_size or (256 if encoder.device.type == "cuda" else 8))
-    try:
-        for vectors, refused in batches.run(_waveforms(warehouse, todo), rates=todo):
-            skipped.update(refused)
-            writer.add(vectors)
-            progress.advance(len(vectors) + len(refused), rejected=len(refused))
-    finally:
-        writer.commit()
-    if writer.erased:
-        skipped["erased meanwhile"] = writer.erased
-    return replace(
-        result,
-        embedded=writer.written,
-        skipped=dict(skipped),
-        incomplete=batches.incomplete,
-        seconds=time.perf_counter() - began,
     )
 
 
-def _plan(
+def plan(
     warehouse: Warehouse,
-    key: Mapping[str, str],
+    encoder: Encoder,
     *,
-    where: str | None,
-    overwrite: bool,
-    keep_windows: bool,
-) -> tuple[dict[str, float], int, int]:
-    """Return the rate of every record to embed by id, how many are done, and without a lead."""
-    mine = "model = $model and version = $version and pooling = $pooling"
+    where: str | None = None,
+    shard: str | None = None,
+    overwrite: bool = False,
+    keep_windows: bool = False,
+) -> Plan:
+    """Return what `embed_all` would do for one model; see there."""
+    part = None if shard is None else read_shard(shard)
+    empty = Plan(encoder, {}, 0, 0)
+    beside = [*(["windows"] if keep_windows else [])]
+    mine = "model = $model and version = $version"
     done_if = " and ".join(
-        f"record_id in (select record_id from {table} where {mine})"
-        for table in ("embeddings", *(["windows"] if keep_windows else []))
+        [
+            *(
+                f"record_id in (select record_id from {table} where {mine} and pooling = $pooling)"
+                for table in ("embeddings", *beside)
+            ),
+            *(
+                [f"record_id in (select record_id from head_outputs where {mine})"]
+                if empty.keeps_probabilities
+                else []
+            ),
+        ]
     )
     with Catalog(warehouse.relations()) as catalog:
         wanted = catalog.table(
             f"select record_id, rate_hz, {done_if} as done,\n"
             "leads is null or list_has_any(leads, $standard) as standard\n"
             f"from records where ({where or 'true'}\n)",
-            {**key, "standard": list(LEADS)},
+            {**empty.key, "standard": list(LEADS)},
+        )
+    if part is not None:
+        number, count = part
+        ids = wanted.column("record_id").to_pylist()
+        wanted = wanted.filter(
+            pa.array([zlib.crc32(one.encode()) % count == number - 1 for one in ids], pa.bool_())
         )
     without = int((~wanted.column("standard").to_numpy()).sum())
     wanted = wanted.filter(wanted.column("standard"))
@@ -205,7 +332,25 @@ def _plan(
     rates = dict(
         zip(todo.column("record_id").to_pylist(), todo.column("rate_hz").to_pylist(), strict=True)
     )
-    return rates, 0 if overwrite else int(done.sum()), without
+    return Plan(encoder, rates, 0 if overwrite else int(done.sum()), without)
+
+
+def windows_at_once(devices: Sequence[Sequence[Encoder]]) -> int:
+    """Return the default batch size: 256 on a GPU, 8 on a CPU."""
+    return 256 if devices[0][0].device.type == "cuda" else 8
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Return number and count of a part such as ``2/8``.
+
+    Raises:
+        UsageError: It is none.
+    """
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    msg = f"{text!r} is no part of the records; expected i/n with i from 1 to n, such as 2/8."
+    raise UsageError(msg)
 
 
 def _waveforms(warehouse: Warehouse, wanted: Collection[str]) -> Iterator[Waveform]:
@@ -235,11 +380,12 @@ def _terms(encoder: Encoder) -> str:
     return "\n".join([*lines, *(f"Cite: {citation}" for citation in spec.citations)])
 
 
-def _model_row(encoder: Encoder, key: Mapping[str, str]) -> pa.Table:
+def _model_row(one: Plan) -> pa.Table:
+    encoder = one.encoder
     return pa.Table.from_pylist(
         [
             {
-                **key,
+                **one.key,
                 "weights_sha256": encoder.weights_sha256,
                 "contract": json.dumps(encoder.contract, sort_keys=True),
                 "precision": encoder.precision,
@@ -251,139 +397,3 @@ def _model_row(encoder: Encoder, key: Mapping[str, str]) -> pa.Table:
         ],
         schema=table_schema("models").arrow,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Windows:
-    """The windows of one record and when each starts.
-
-    ``values`` is ``(windows, leads, samples)`` prepared, then ``(windows, dim)`` embedded.
-    """
-
-    record_id: str
-    values: NDArray[np.float32]
-    starts_s: tuple[float, ...]
-
-
-class _Batches:
-    """Groups prepared windows of equal shape and runs the encoder on full batches."""
-
-    def __init__(self, encoder: Encoder, batch_size: int) -> None:
-        self._encoder = encoder
-        self._size = batch_size
-        self.incomplete = 0
-
-    def run(
-        self, waveforms: Iterator[Waveform], *, rates: Mapping[str, float]
-    ) -> Iterator[tuple[list[_Windows], list[str]]]:
-        """Yield embedded windows and the reasons of refusals, as they come."""
-        waiting: dict[tuple[tuple[str, ...], tuple[int, ...]], list[_Windows]] = defaultdict(list)
-        for waveform in waveforms:
-            rate_hz, signal = rates[waveform.record_id], waveform.signal_mv
-            try:
-                values = self._encoder.prepare(signal, rate_hz=rate_hz, leads=waveform.leads)
-            except UnfitRecordError as error:
-                yield [], [error.reason]
-                continue
-            present = sum(not np.isnan(lead).all() for lead in signal)
-            self.incomplete += present < len(self._encoder.spec.leads)
-            starts = self._encoder.window_starts(signal.shape[1], rate_hz=rate_hz)
-            same = (self._encoder.window_leads(waveform.leads, signal=signal), values.shape)
-            waiting[same].append(_Windows(waveform.record_id, values, starts))
-            if len(waiting[same]) == self._size:
-                yield self._embed(same[0], waiting.pop(same))
-        for (leads, _), records in waiting.items():
-            yield self._embed(leads, records)
-
-    def _embed(
-        self, leads: tuple[str, ...], records: list[_Windows]
-    ) -> tuple[list[_Windows], list[str]]:
-        stacked = np.concatenate([record.values for record in records])
-        vectors = np.concatenate(
-            [
-                self._encoder.embed(stacked[i : i + self._size], leads=leads)
-                for i in range(0, len(stacked), self._size)
-            ]
-        ).reshape(len(records), -1, self._encoder.dim)
-        finite = np.isfinite(vectors).all(axis=(1, 2))
-        good = [replace(record, values=vectors[i]) for i, record in enumerate(records) if finite[i]]
-        return good, ["vector not finite"] * int((~finite).sum())
-
-
-class _Writer:
-    """Holds finished vectors and commits them by size and by time."""
-
-    def __init__(
-        self,
-        warehouse: Warehouse,
-        key: Mapping[str, str],
-        *,
-        keep_windows: bool,
-        overwrite: bool,
-        commit_s: float,
-    ) -> None:
-        self._warehouse = warehouse
-        self._key = key
-        self._keep_windows = keep_windows
-        self._write = warehouse.replace if overwrite else warehouse.append
-        self._commit_s = commit_s
-        self._held: list[_Windows] = []
-        self._last = time.monotonic()
-        self.written = 0
-        self.erased = 0
-
-    def add(self, vectors: list[_Windows]) -> None:
-        self._held += vectors
-        late = time.monotonic() - self._last > self._commit_s
-        if late or len(self._held) >= _ROWS_HELD:
-            self.commit()
-
-    def commit(self) -> None:
-        """Write what is held: windows first, then the vectors that say a record is done.
-
-        What belongs to a record that was erased meanwhile is dropped; the lock keeps it from
-        being erased between the look and the commit.
-        """
-        if self._held:
-            with self._warehouse.shared():
-                there = set(self._warehouse.table("records").read(["record_id"])[0].to_pylist())
-                erased = [one for one in self._held if one.record_id not in there]
-                self._held = [one for one in self._held if one.record_id in there]
-                self.erased += len(erased)
-                if self._held and self._keep_windows:
-                    self._write("windows", self._window_rows(), command=_COMMAND)
-                if self._held:
-                    self._write("embeddings", self._rows(), command=_COMMAND)
-            self.written += len(self._held)
-        self._held = []
-        self._last = time.monotonic()
-
-    def _rows(self) -> pa.Table:
-        n = len(self._held)
-        mean = np.stack([v.values.mean(axis=0, dtype=np.float64) for v in self._held])
-        columns = {
-            "record_id": [v.record_id for v in self._held],
-            **{name: [value] * n for name, value in self._key.items()},
-            "dim": [mean.shape[1]] * n,
-            "n_windows": [len(v.values) for v in self._held],
-            "embedding": _lists(mean.astype(np.float32)),
-        }
-        return pa.table(columns, schema=table_schema("embeddings").arrow)
-
-    def _window_rows(self) -> pa.Table:
-        flat = [(v, k) for v in self._held for k in range(len(v.values))]
-        columns = {
-            "record_id": [v.record_id for v, _ in flat],
-            **{name: [value] * len(flat) for name, value in self._key.items()},
-            "window": [k for _, k in flat],
-            "start_s": [v.starts_s[k] for v, k in flat],
-            "embedding": _lists(np.concatenate([v.values for v in self._held])),
-        }
-        return pa.table(columns, schema=table_schema("windows").arrow)
-
-
-def _lists(matrix: NDArray[np.float32]) -> pa.ListArray:
-    """Return the rows of a matrix as one Arrow list each, without a loop over elements."""
-    kind = table_schema("embeddings").arrow.field("embedding").type
-    offsets = pa.array(np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1])
-    return pa.ListArray.from_arrays(offsets, pa.array(matrix.reshape(-1)), type=kind)

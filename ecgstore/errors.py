@@ -14,6 +14,7 @@ Each class also derives from the built-in exception a caller may already expect:
     │  │  └─ LogError                     … of the transaction log
     │  └─ ErasedError                     a version can no longer be opened table, version
     ├─ WeightsError(ValueError)           absent, wrong digest, wrong keys  model, path
+    ├─ DeviceError(RuntimeError)          a GPU was lost or has no memory   device
     ├─ MissingDependencyError(ImportError)  what for, what to install       package, extra
     └─ NotEnoughDataError(ValueError)     a class or split is too small     task, counts
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DamagedError",
+    "DeviceError",
     "EcgStoreError",
     "ErasedError",
     "LogError",
@@ -235,6 +237,20 @@ class WeightsError(EcgStoreError, ValueError):
         super().__init__(message, hint=hint)
         self.model = model
         self.path = path
+
+
+class DeviceError(EcgStoreError, RuntimeError):
+    """A device was lost, or has no memory for the smallest piece of work.
+
+    Args:
+        message: See `EcgStoreError`.
+        device: Its name, such as ``cuda:0``.
+        hint: See `EcgStoreError`.
+    """
+
+    def __init__(self, message: str, *, device: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.device = device
 
 
 class MissingDependencyError(EcgStoreError, ImportError):

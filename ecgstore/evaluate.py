@@ -13,8 +13,9 @@ import pyarrow as pa
 from ecgstore import settings
 from ecgstore.catalog import Catalog
 from ecgstore.errors import UsageError
-from ecgstore.features import SIGNAL
+from ecgstore.features import SIGNAL, feature_set
 from ecgstore.feed import build
+from ecgstore.leakage import Mark, cautions, datasets_of, marks, summary
 from ecgstore.progress import Progress, Silent
 from ecgstore.runs import (
     Run,
@@ -43,6 +44,8 @@ METRICS = ("AUROC", "AUCPR")
 """Area under the receiver operating characteristic; average precision, the area under the
 precision-recall curve as a sum of steps."""
 
+_HEADS = ("features", "classifier", *METRICS, "pretraining")
+
 
 @dataclass(frozen=True)
 class Score:
@@ -56,6 +59,8 @@ class Score:
         left_out: Records of the split that were not, by reason.
         values: Per metric, its value on each reshuffle; in a dry run, of those scored before.
         added: Reshuffles scored by this call; in a dry run, those that would be.
+        marks: Of each model of the feature set and each dataset of the records, whether the model
+            has seen it in pretraining; none where nothing was pretrained.
     """
 
     run_id: str
@@ -65,6 +70,7 @@ class Score:
     left_out: Mapping[str, int]
     values: Mapping[str, tuple[float, ...]]
     added: int
+    marks: tuple[Mark, ...]
 
     @property
     def row(self) -> dict[str, object]:
@@ -75,6 +81,7 @@ class Score:
             name = metric.lower()
             row[f"{name}_mean"] = statistics.fmean(values) if values else None
             row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        row["pretraining"] = summary(self.marks)
         row["n_repeats"] = len(self.values.get(METRICS[0], ()))
         row["records"] = self.records
         row["left_out"] = sum(self.left_out.values())
@@ -110,7 +117,7 @@ class EvaluateResult:
         return f"EvaluateResult({self.task} over {self.split_id!r}: {len(self.scores)} sets{found})"
 
     def __str__(self) -> str:
-        table = [("features", "classifier", *METRICS, "records"), *map(_cells, self.scores)]
+        table = [(*_HEADS, "records"), *map(_cells, self.scores)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -121,7 +128,7 @@ class EvaluateResult:
     def _repr_html_(self) -> str:
         from html import escape
 
-        heads = "".join(f"<th>{head}</th>" for head in ("features", "classifier", *METRICS))
+        heads = "".join(f"<th>{head}</th>" for head in _HEADS)
         body = "".join(
             f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(score)[:-1])}</tr>"
             for score in self.scores
@@ -144,7 +151,8 @@ def evaluate(
 
     Everything is fitted on training records only. Predictions that are stored are used; missing
     ones are made, and stored, though not their classifiers. Each reshuffle is committed when it is
-    done, so an interrupted call goes on where it was, and a second call changes nothing.
+    done, so an interrupted call goes on where it was, and a second call changes nothing. Beside
+    each score stands what is known of its models' pretraining; see `ecgstore.leakage`.
 
     Args:
         warehouse: Where features and labels are read and results are written.
@@ -244,7 +252,15 @@ def _score(
         left_out=run.left_out,
         values={m: tuple(known[repeat][m] for repeat in sorted(known)) for m in METRICS},
         added=len(todo),
+        marks=_marks(catalog, run),
     )
+
+
+def _marks(catalog: Catalog, run: Run) -> tuple[Mark, ...]:
+    if run.features == SIGNAL:
+        return ()
+    models = [member.model for member in feature_set(catalog, run.features).members]
+    return marks(catalog, models, datasets_of(catalog, run.record_ids.tolist()))
 
 
 def _stored_scores(catalog: Catalog, run: Run) -> dict[int, dict[str, float]]:
@@ -303,7 +319,8 @@ def _notes(scores: Sequence[Score]) -> tuple[str, ...]:
     ]
     if len({score.records for score in scores}) > 1:
         notes.append("The feature sets were scored on different records; compare with care.")
-    return tuple(notes)
+    every = dict.fromkeys(mark for score in scores for mark in score.marks)
+    return (*notes, *cautions(every))
 
 
 def _mean_auroc(score: Score) -> float:
@@ -317,4 +334,4 @@ def _cells(score: Score) -> tuple[str, ...]:
         mean, std = row[f"{metric.lower()}_mean"], row[f"{metric.lower()}_std"]
         spread = f" ± {std:.3f}" if isinstance(std, float) else ""
         metrics.append(f"{mean:.3f}{spread}" if isinstance(mean, float) else "-")
-    return (score.features, score.classifier, *metrics, str(score.records))
+    return (score.features, score.classifier, *metrics, summary(score.marks), str(score.records))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 from importlib import metadata
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Registry"]
 
+_LOG = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 
@@ -22,10 +25,12 @@ class Registry(Generic[T]):
     Args:
         kind: What the entries are, in the singular; used in messages.
         group: Entry-point group through which other packages add entries, or None.
+        of: What an entry must be an instance of to be taken from another package.
     """
 
-    def __init__(self, kind: str, *, group: str | None = None) -> None:
+    def __init__(self, kind: str, *, group: str | None = None, of: type[T] | None = None) -> None:
         self.kind = kind
+        self._of = of
         self._group = group
         self._entries: dict[str, T] = {}
         self._loaded = group is None
@@ -49,11 +54,12 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """Return one entry.
 
+        Other packages are asked only for a name that is not ours.
+
         Raises:
             UnknownNameError: There is none of this name; the error holds the nearest.
         """
-        self._load()
-        if name not in self._entries:
+        if name not in self:
             raise UnknownNameError(name, kind=self.kind, known=self._entries)
         return self._entries[name]
 
@@ -63,14 +69,27 @@ class Registry(Generic[T]):
         return sorted(fnmatch.filter(self._entries, pattern))
 
     def __contains__(self, name: str) -> bool:
-        self._load()
+        if name not in self._entries:
+            self._load()
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
     def _load(self) -> None:
-        if not self._loaded:
-            self._loaded = True
-            for point in metadata.entry_points(group=self._group or ""):
-                self.add(point.name, point.load())
+        """Add the entries of other packages; one that cannot be had leaves the rest as they are."""
+        if self._loaded:
+            return
+        self._loaded = True
+        for point in metadata.entry_points(group=self._group or ""):
+            try:
+                entry = point.load()
+                if self._of is not None and not isinstance(entry, self._of):
+                    what = f"{point.value!r} is a {type(entry).__name__}, no {self._of.__name__}"
+                    raise TypeError(what)
+                self.add(point.name, entry)
+            except Exception as error:  # noqa: BLE001  whatever the code of a stranger may raise
+                package = point.dist.name if point.dist else "another package"
+                why = str(error).strip().partition("\n")[0]
+                what = "The %s %r of the package %r is left out (%s: %s)"
+                _LOG.warning(what, self.kind, point.name, package, type(error).__name__, why)

@@ -219,6 +219,23 @@ _ALL = (
         rows_per_file=65_536,
     ),
     TableSchema(
+        "head_outputs",
+        "The probability that a model's own head, one of named labels, gave a record: the mean "
+        "over the model's windows.",
+        _columns(
+            ("record_id", _text),
+            ("model", _text),
+            ("version", _text),
+            ("label", _text),
+            probability=pa.float32(),
+        ),
+        key=("record_id", "model", "version", "label"),
+        # An append looks its keys up by record, and an erasure rewrites the shards of a few; a
+        # label of all records is read as a whole column in any order.
+        sort=("record_id", "label"),
+        rows_per_group=65_536,
+    ),
+    TableSchema(
         "models",
         "What made the vectors of a model, version and pooling.",
         _columns(
@@ -234,6 +251,13 @@ _ALL = (
             source=_text,
         ),
         key=("model", "version", "pooling"),
+    ),
+    TableSchema(
+        "pretraining",
+        "A corpus or dataset that a model has seen in pretraining, and who says so.",
+        _columns(("model", _text), ("dataset", _text), source=_text),
+        key=("model", "dataset"),
+        sort=("model", "dataset"),
     ),
     TableSchema(
         "labels",

@@ -1,6 +1,7 @@
 """The facade: one object for a warehouse and everything that can be done with it.
 
-What only reads is in `Opened`; what writes is here, and refuses a warehouse opened as it was.
+What only reads is in `Opened`, what makes vectors in `EmbeddingStore`; the rest of what writes is
+here, and refuses a warehouse opened as it was.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ecgstore import settings
-from ecgstore.errors import UsageError
-from ecgstore.opened import Opened, name_of
+from ecgstore.embedding import EmbeddingStore
+from ecgstore.opened import name_of
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ecgstore.assess import QualityResult
-    from ecgstore.embed import EmbedResult
     from ecgstore.evaluate import EvaluateResult
     from ecgstore.fuse import FuseResult
     from ecgstore.ingest import IngestResult
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Store", "connect"]
 
 
-class Store(Opened):
+class Store(EmbeddingStore):
     """A warehouse of ECGs, their vectors, labels, splits and scores.
 
     Made by `connect`. Every writing call is idempotent: run twice, the second does nothing.
@@ -152,67 +152,6 @@ class Store(Opened):
             progress=progress,
         )
 
-    # ------------------------------------------------------------------ vectors
-
-    def embed(
-        self,
-        model: str,
-        *,
-        weights: str | Path | None = None,
-        where: str | None = None,
-        device: str | None = None,
-        batch_size: int | None = None,
-        precision: Literal["auto", "fp32", "bf16"] = "auto",
-        keep_windows: bool = False,
-        overwrite: bool = False,
-        dry_run: bool = False,
-        progress: Progress | None = None,
-    ) -> EmbedResult:
-        """Embed the records that lack this model's vector.
-
-        The encoder is loaded as by `ecgstore.load_encoder`, the rest is `ecgstore.embed.embed`.
-        """
-        from ecgstore.embed import embed
-        from ecgstore.models import load_encoder
-
-        warehouse = self._now()
-        encoder = load_encoder(
-            model, weights=weights, device=settings.device_name(device), precision=precision
-        )
-        return embed(
-            warehouse,
-            encoder,
-            where=where,
-            batch_size=batch_size,
-            keep_windows=keep_windows,
-            overwrite=overwrite,
-            dry_run=dry_run,
-            progress=progress,
-        )
-
-    def fuse(
-        self,
-        models: Sequence[str],
-        *,
-        name: str,
-        scale: Literal["minmax", "zscore", "none"] = "minmax",
-        fit: Literal["train", "all"] = "train",
-        missing: Literal["drop", "error"] = "drop",
-        dry_run: bool = False,
-    ) -> FuseResult:
-        """Name a set that joins the vectors of several models; see `ecgstore.fuse.fuse`."""
-        from ecgstore.fuse import fuse
-
-        return fuse(
-            self._now(),
-            models,
-            name=name,
-            scale=scale,
-            fit=fit,
-            missing=missing,
-            dry_run=dry_run,
-        )
-
     # ----------------------------------------------------------------- learning
 
     def split(
@@ -290,6 +229,12 @@ class Store(Opened):
 
     # ------------------------------------------------------------------- upkeep
 
+    def declare_seen(self, model: str, *, dataset: str, source: str) -> int:
+        """Say that a model has seen a dataset in pretraining; see `ecgstore.leakage.declare`."""
+        from ecgstore.leakage import declare
+
+        return declare(self._now(), model, dataset, source)
+
     def verify(
         self,
         tables: Sequence[str] | None = None,
@@ -347,11 +292,6 @@ class Store(Opened):
 
     # ------------------------------------------------------------------ private
 
-    def _now(self) -> Warehouse:
-        """Return the tables at their newest versions, to be written."""
-        self._refuse_past()
-        return self.warehouse
-
     @contextmanager
     def _to_fill(self, *, dry_run: bool) -> Iterator[Warehouse]:
         """Make the warehouse when it is not there; for a dry run, elsewhere and not to stay."""
@@ -363,11 +303,6 @@ class Store(Opened):
         else:
             with tempfile.TemporaryDirectory(prefix="ecgstore-") as folder:
                 yield Warehouse.create(Path(folder))
-
-    def _refuse_past(self) -> None:
-        if self._at is not None:
-            msg = "A warehouse opened as it was at a time or for a run can only be read."
-            raise UsageError(msg, hint="Write to it without --at.")
 
 
 def connect(path: str | Path | None = None, *, at: str | datetime | None = None) -> Store:

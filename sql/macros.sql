@@ -71,3 +71,42 @@ create or replace macro scaled(
         and pooling = pooling_name
         and split_id = split_name
         and repeat = repeat_number;
+
+-- The probability that a model's own head gives a record of the query around it, which needs a
+-- column record_id: select record_id from records where p('ecgfm', 'Tachycardia') > 0.9. Case does
+-- not matter; a record without one has NULL. A model or label of which nothing is stored is an
+-- error; so is a model of several versions, unless one is named: p('ecgfm@0a1b2c', 'Tachycardia').
+create or replace macro p(model_name, label_name) as
+    case
+        when (
+            select
+                case count(distinct {'model': model, 'version': version, 'label': label})
+                    when 0 then error(
+                        'No probability of ''' || label_name || ''' by ''' || model_name
+                        || ''' is stored; what is: select distinct model, version, label '
+                        || 'from head_outputs'
+                    )
+                    when 1 then true
+                    else error(
+                        '''' || model_name || ''' stands for several: '
+                        || string_agg(distinct model || '@' || version, ', ')
+                        || '; name one of them.'
+                    )
+                end
+            from head_outputs
+            where lower(label) = lower(label_name)
+                and lower(model_name) in (lower(model), lower(model || '@' || version))
+        )
+            then (
+                select probability
+                from (
+                    select
+                        record_id as of_record,
+                        probability
+                    from head_outputs
+                    where lower(label) = lower(label_name)
+                        and lower(model_name) in (lower(model), lower(model || '@' || version))
+                )
+                where of_record = record_id
+            )
+    end;

@@ -140,12 +140,12 @@ def start() -> Callable[..., subprocess.Popen[str]]:
     return call
 
 
-BY_HAND = ("signals", "annotations", "quality", "measurements")
+BY_HAND = ("signals", "annotations", "quality", "measurements", "head_outputs", "pretraining")
 
 
 @pytest.fixture(scope="session")
 def fill_by_hand() -> Callable[[Warehouse, str], None]:
-    """Return a call that gives the tables about signals a row each, as a record might have it."""
+    """Return a call that gives the tables no small test fills a row each, as they might have it."""
 
     def call(warehouse: Warehouse, record_id: str) -> None:
         for name in BY_HAND:
@@ -155,7 +155,7 @@ def fill_by_hand() -> Callable[[Warehouse, str], None]:
 
 
 def row_by_hand(name: str, record_id: str) -> pa.Table:
-    """Return a row of a table about signals."""
+    """Return a row of a table of `BY_HAND`, about a record where the table is about records."""
     values: dict[str, dict[str, object]] = {
         "signals": {"number": 1, "name": "MLII", "unit": "mV", "rate_hz": 360.0, "gain": 200.0}
         | {"baseline": 0, "samples": [1, -2, 3]},
@@ -163,9 +163,13 @@ def row_by_hand(name: str, record_id: str) -> pa.Table:
         | {"symbol": "N", "subtype": 0, "channel": 0, "num": 0, "text": "(AFIB"},
         "measurements": {"name": "qt", "value": 400.0, "unit": "ms", "source": "muse"},
         "quality": {"lead": "II", "flat": False, "snr_db": 12.5, "mains_hz": 50},
+        "head_outputs": {"model": "ecgfounder", "version": "v1", "label": "ATRIAL FIBRILLATION"}
+        | {"probability": 0.75},
+        "pretraining": {"model": "ecgfounder", "dataset": "HEEDB", "source": "arXiv:2410.04133"},
     }
-    row = {"record_id": record_id, **values[name]}
-    return pa.Table.from_pylist([row], schema=TABLES[name].arrow)
+    schema = TABLES[name].arrow
+    about = {"record_id": record_id} if "record_id" in schema.names else {}
+    return pa.Table.from_pylist([about | values[name]], schema=schema)
 
 
 def vector_rows(model: str, ids: list[str], x: NDArray[np.float32]) -> pa.Table:

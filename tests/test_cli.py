@@ -124,7 +124,7 @@ def test_a_query_comes_from_a_file_a_pipe_or_by_name(
             ("embed", "--model", "a", "--model", "b", "--weights", "x"),
             2,
             "2 models were given with 1 weights",
-            "one --weights",
+            "one for each model",
         ),
         (("split", "x", "--task", "ACZ"), 2, "Unknown task 'ACZ'", "'ACS'"),
         (("split", "few", "--task", "ACS", "--seed", "9"), 2, "few", ""),

@@ -42,6 +42,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "labels": ("ECGS/labels.csv", "--task", "new", "--label", "ACS"),
     "quality": (),
     "embed": ("--model", "ecgfm.mini"),
+    "models seen": ("ecgfm.mini", "--dataset", "ptbxl", "--source", "a test"),
     "split": ("other", "--task", "ACS"),
     "fuse": ("ecgfm.mini", "--name", "other"),
     "train": ("--features", "fusion", "--split", "few"),
@@ -57,8 +58,10 @@ APART = {
     "demo",
     "doctor",
     "models check",
+    "models contract diff",
     "models convert",
     "models list",
+    "models pull",
     "models show",
     "queries list",
     "queries show",
@@ -198,13 +201,15 @@ def test_at_may_follow_the_command(past: Past, run: Callable[..., Any]) -> None:
 def test_what_writes_refuses_the_past(
     name: str, past: Past, app: Any, run: Callable[..., Any]
 ) -> None:
-    command: Any = dict(typer.main.get_command(app).commands)[name]  # type: ignore[attr-defined]
+    command: Any = typer.main.get_command(app)
+    for word in name.split():
+        command = command.commands[word]
     words = [word.replace("ECGS", str(past.ecgs / "new")) for word in WRITES[name]]
     plans = [["--dry-run"]] * any(one.name == "dry_run" for one in command.params)
     before = files(past.home)
     for at in (past.at.isoformat(), past.run):
         for more in [[], *plans]:
-            done = run("-w", past.home, "--at", at, name, *words, *more)
+            done = run("-w", past.home, "--at", at, *name.split(), *words, *more)
             assert (done.code, done.out) == (2, "")
             error, hint = done.err.splitlines()
             assert error.startswith("error: A warehouse opened as it was at a time or for a run ")

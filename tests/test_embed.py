@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ecgstore.embed import embed
-from ecgstore.errors import QueryError
-from ecgstore.models import load_encoder
+from ecgstore.embed import embed, embed_all
+from ecgstore.errors import DeviceError, QueryError, UsageError
+from ecgstore.models import load_encoder, load_encoders
 from ecgstore.record import COLUMNS, INVALID, LEADS
 from ecgstore.store import Store
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from pathlib import Path
+
+    from torch import Tensor
 
     from ecgstore.models import Encoder
 
@@ -239,3 +242,127 @@ def test_two_processes_embed_each_record_once(
         process.communicate()
         assert process.returncode == 0
     assert sorted(warehouse.table("embeddings").read()["record_id"].to_pylist()) == names
+
+
+THREE = ("ecgfm.mini", "stmem.mini", "ecgjepa.mini")
+
+
+class _FailingGpu:
+    """Stands for a GPU that fails in the middle of a run, as its driver would tell."""
+
+    def __init__(self, encoder: Encoder, *, after: int) -> None:
+        self._encode = encoder.encode
+        self._left = after
+
+    def __call__(self, windows: Tensor, leads: tuple[str, ...]) -> object:
+        if not self._left:
+            msg = "CUDA error: an illegal memory access was encountered\nCompile with …"
+            raise RuntimeError(msg)
+        self._left -= 1
+        return self._encode(windows, leads)
+
+
+def filled(folder: Path, count: int) -> Warehouse:
+    warehouse = Warehouse.create(folder)
+    fill(warehouse, signals(count))
+    return warehouse
+
+
+def test_a_lost_device_costs_nothing_that_was_done(tmp_path: Path) -> None:
+    warehouse = filled(tmp_path, 6)
+    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    encoder.encode = _FailingGpu(encoder, after=2)  # type: ignore[assignment,method-assign]
+    with pytest.raises(DeviceError, match=r"'cpu' stopped working.*illegal memory") as caught:
+        embed(warehouse, encoder, batch_size=2)
+    assert "run the same command again" in str(caught.value)
+    assert 2 <= len(vectors(warehouse)) <= 4
+    whole = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    assert embed(warehouse, whole, batch_size=2).embedded < 6
+    assert len(vectors(warehouse)) == 6
+
+
+def test_what_is_not_finite_is_counted_and_never_stored(tmp_path: Path) -> None:
+    warehouse = filled(tmp_path, 3)
+    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    for parameter in encoder.network.parameters():
+        parameter.mul_(1e30)  # finite, but the products are not
+    result = embed(warehouse, encoder)
+    assert (result.embedded, result.skipped) == (0, {"vector not finite": 3})
+    assert not vectors(warehouse)
+
+
+_SCARCE = """
+import resource, sys
+from pathlib import Path
+from ecgstore.embed import embed, embed_all
+from ecgstore.models import load_encoder, load_encoders
+from ecgstore import connect
+
+encoder = load_encoder("stmem.mini", device="cpu", precision="fp32")
+warehouse = connect(sys.argv[1]).warehouse
+embed(warehouse, encoder, where="record_id = 'x/00000'")  # all libraries are loaded
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + 300 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+result = embed(warehouse, encoder, batch_size=512)
+print(result.embedded, result.rejected)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits on memory and /proc")
+def test_scarce_memory_halves_the_batch_and_goes_on(tmp_path: Path) -> None:
+    warehouse = filled(tmp_path, 120)
+    done = subprocess.run(
+        [sys.executable, "-c", _SCARCE, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["119", "0"], done.stderr[-2000:]
+    assert len(vectors(warehouse)) == 120
+
+
+def test_several_models_in_one_pass_are_each_as_alone(tmp_path: Path) -> None:
+    together, apart = filled(tmp_path / "a", 5), filled(tmp_path / "b", 5)
+    for name in THREE:
+        embed(apart, load_encoder(name, device="cpu", precision="fp32"))
+    results = embed_all(together, load_encoders(THREE, device="cpu", precision="fp32"))
+    assert [(one.model, one.embedded) for one in results] == [(name, 5) for name in THREE]
+    first, second = (
+        {(row["model"], row["record_id"]): np.array(row["embedding"]) for row in rows.to_pylist()}
+        for rows in (one.table("embeddings").read() for one in (together, apart))
+    )
+    assert first.keys() == second.keys()
+    assert len(first) == 15
+    assert all(np.abs(first[key] - second[key]).max() < 1e-5 for key in first)
+    again = embed_all(together, load_encoders(THREE, device="cpu", precision="fp32"))
+    assert [(one.embedded, one.existing) for one in again] == [(0, 5)] * 3
+
+
+def test_a_model_cannot_be_given_twice(tmp_path: Path) -> None:
+    twice = load_encoders(("stmem.mini", "stmem.mini:three"), device="cpu", precision="fp32")
+    with pytest.raises(UsageError, match="twice"):
+        embed_all(filled(tmp_path, 1), twice)
+
+
+def test_parts_make_the_whole(tmp_path: Path) -> None:
+    warehouse = filled(tmp_path, 40)
+    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    for part in ("1/3", "2/3"):
+        assert embed(warehouse, encoder, shard=part).embedded
+    after_two = vectors(warehouse)
+    assert 0 < len(after_two) < 40
+    assert embed(warehouse, encoder, shard="1/3").embedded == 0
+    assert embed(warehouse, encoder, shard="3/3").embedded == 40 - len(after_two)
+    assert embed(warehouse, encoder).embedded == 0
+    for part in ("0/3", "4/3", "1", "a/b", "1/0"):
+        with pytest.raises(UsageError, match="such as 2/8"):
+            embed(warehouse, encoder, shard=part)
+
+
+def test_an_estimate_counts_and_writes_nothing(tmp_path: Path) -> None:
+    warehouse = filled(tmp_path, 4)
+    before = warehouse.versions()
+    with Store(tmp_path) as store:
+        (told,) = store.estimate(["stmem.mini"], device="cpu")
+    assert (told.records, told.windows) == (4, 12)
+    assert told.gflop_per_window > 0
+    assert told.seconds == pytest.approx(told.windows / told.windows_per_s)
+    assert warehouse.versions() == before

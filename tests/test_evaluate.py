@@ -17,6 +17,7 @@ from ecgstore.catalog import Catalog
 from ecgstore.errors import NotEnoughDataError, UnknownNameError, UsageError
 from ecgstore.evaluate import evaluate, measure
 from ecgstore.fuse import fuse
+from ecgstore.leakage import declare
 from ecgstore.split import reshuffles, split
 from ecgstore.train import train
 from ecgstore.warehouse import Warehouse
@@ -210,6 +211,28 @@ def test_sets_scored_on_different_records_are_told_apart(cohort: Cohort) -> None
         "fusion: 7 records of the split left out (7 no vector).",
         "The feature sets were scored on different records; compare with care.",
     )
+
+
+def test_what_models_have_seen_stands_beside_their_scores(cohort: Cohort) -> None:
+    warehouse = ready(cohort)
+    records = warehouse.table("records").read().to_pylist()
+    ptbxl = [{**row, "dataset": "ptbxl"} for row in records[::2]]
+    warehouse.replace("records", pa.Table.from_pylist(ptbxl), command="test")
+    declare(warehouse, "alpha", "PhysioNet 2021", "its paper")
+    told = {"model": ["beta"], "version": ["v1"], "pooling": ["mean"], "source": ["untrained"]}
+    warehouse.append("models", pa.table(told), command="test")
+
+    result = evaluate(warehouse, ["alpha", "beta", "fusion"], "s", classifier="logistic")
+    seen = "seen: ptbxl (alpha); unknown: syn (alpha)"
+    assert [row["pretraining"] for row in result.rows] == [seen, "clean", seen]
+    flattered = "alpha has seen ptbxl in pretraining (PhysioNet 2021), which flatters it."
+    assert result.notes == (flattered,)
+    lines = str(result).splitlines()
+    assert [seen in line for line in lines] == [False, True, False, True, False]
+    assert lines[-1] == flattered
+    assert f"<td>{seen}</td>" in result._repr_html_()
+    again = evaluate(warehouse, ["alpha"], "s", classifier="logistic", dry_run=True)
+    assert again.rows[0]["pretraining"] == seen
 
 
 def test_a_part_with_one_class_is_named(cohort: Cohort) -> None:

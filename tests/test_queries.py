@@ -24,6 +24,14 @@ VECTORS = {
     "stmem": {"a/1": [1, 0, 0], "a/2": [1, 1, 0], "a/3": [0, 1, 0], "b/1": [0, 0, 2]},
 }
 
+HEADS: list[tuple[str, str, str, float, tuple[str, ...]]] = [
+    ("founder", "v1", "ATRIAL FIBRILLATION", 0.75, ("a/1", "b/1")),
+    ("founder", "v1", "ATRIAL FIBRILLATION", 0.25, ("a/2", "gone/1")),
+    ("founder", "v1", "SINUS RHYTHM", 0.5, ("a/1", "a/2", "b/1")),
+    ("twice", "v1", "AF", 0.5, ("a/1",)),
+    ("twice", "v2", "AF", 1.0, ("a/1", "a/2")),
+]
+
 
 def member(model: str) -> dict[str, str]:
     return {"model": model, "version": "v1", "pooling": "mean"}
@@ -101,6 +109,12 @@ def tables() -> dict[str, list[dict[str, Any]]]:
             for model, vectors in VECTORS.items()
             for record_id, vector in vectors.items()
         ],
+        "head_outputs": [
+            {"record_id": i, "model": m, "version": v, "label": label, "probability": p}
+            for m, v, label, p, ids in HEADS
+            for i in ids
+        ],
+        "pretraining": [{"model": "ecgfm", "dataset": "PhysioNet 2021", "source": "its paper"}],
         "models": [{**member("ecgfm"), "precision": "fp32", "source": "untrained"}],
         "splits": [
             {
@@ -229,6 +243,51 @@ def test_embedding_and_scaled(catalog: Catalog) -> None:
     ]
 
 
+def test_the_probability_of_a_label_is_plain_sql(catalog: Catalog) -> None:
+    text = "select record_id from records where p('Founder', 'Atrial Fibrillation') > 0.5"
+    assert catalog.sql(f"{text} order by all").fetchall() == [("a/1",), ("b/1",)]
+    text = """
+        select record_id, p('founder@v1', 'ATRIAL FIBRILLATION'), p('founder', 'sinus rhythm')
+        from records join labels using (record_id) where task = 'MI' order by all
+    """
+    assert catalog.sql(text).fetchall() == [
+        ("a/1", 0.75, 0.5),
+        ("a/2", 0.25, 0.5),
+        ("a/3", None, None),
+        ("b/1", 0.75, 0.5),
+    ]
+    text = "select p from probabilities where record_id = 'a/2' order by model"
+    assert catalog.sql(text).fetchall() == [
+        ({"ATRIAL FIBRILLATION": 0.25, "SINUS RHYTHM": 0.5},),
+        ({"AF": 1.0},),
+    ]
+    assert catalog.sql("select 1 from probabilities where record_id = 'gone/1'").fetchall() == []
+
+
+def test_a_probability_that_is_not_told_apart_or_not_there_is_an_error(
+    catalog: Catalog, empty: Catalog
+) -> None:
+    one = "select count(p('twice@v2', 'AF')) from records"
+    assert catalog.sql(one).fetchall() == [(2,)]
+    with pytest.raises(QueryError, match="'twice' stands for several: twice@v1, twice@v2; name"):
+        catalog.table("select count(p('twice', 'AF')) from records")
+    for model, label in [("founder", "AF"), ("finder", "SINUS RHYTHM"), ("twice@v3", "AF")]:
+        with pytest.raises(QueryError, match=f"No probability of '{label}' by '{model}' is stored"):
+            catalog.table(f"select count(p('{model}', '{label}')) from records")
+    with pytest.raises(QueryError, match="No probability of 'AF' by 'm' is stored"):
+        empty.table("select p('m', 'AF') from (select 'a/1' as record_id)")
+
+
+def test_a_pivot_is_one_statement(catalog: Catalog) -> None:
+    text = "pivot head_outputs on label using max(probability) group by model"
+    wide = catalog.sql(f"{text} order by model")
+    assert wide.columns == ["model", "AF", "ATRIAL FIBRILLATION", "SINUS RHYTHM"]
+    assert wide.fetchall() == [("founder", None, 0.75, 0.5), ("twice", 1.0, None, None)]
+    for two in (f"select 1; {text}", f"{text}; select 1", "create type e as enum ('a'); select 1"):
+        with pytest.raises(QueryError, match="Expected one SQL statement, found 2"):
+            catalog.sql(two)
+
+
 # --- named queries
 
 _R1, _R2 = START + timedelta(hours=1), START + timedelta(hours=2)
@@ -260,6 +319,14 @@ EXPECTED: dict[str, tuple[dict[str, str], list[tuple[Any, ...]]]] = {
             ("a/2", "train", [0.5, 0.0, 1.0, 1.0, 0.0]),
             ("a/3", "train", [1.0, 0.0, 0.0, 1.0, 0.0]),
             ("b/1", "test", [2.0, 0.0, 0.0, 0.0, 0.0]),
+        ],
+    ),
+    "head_pivot": (
+        {"model": "founder"},
+        [
+            ("a/1", "founder", "v1", 0.75, 0.5),
+            ("a/2", "founder", "v1", 0.25, 0.5),
+            ("b/1", "founder", "v1", 0.75, 0.5),
         ],
     ),
     "label_prevalence": (

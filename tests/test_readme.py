@@ -105,7 +105,7 @@ def test_the_sessions_run_and_agree(desk: Path, run: Callable[..., Any]) -> None
     call([sys.executable, "-W", "error", "-c", encoder], desk)
 
     commits = log_of(desk)
-    main, gate, cohort, clients, care = SHELL
+    main, encoders, gate, cohort, clients, care = SHELL
     lines = typed(main, desk, run).splitlines()
     assert log_of(desk) == commits, "the shell session repeats the Python one and adds nothing"
     assert (desk / "fusion.png").read_bytes().startswith(b"\x89PNG")
@@ -115,6 +115,9 @@ def test_the_sessions_run_and_agree(desk: Path, run: Callable[..., Any]) -> None
         ("ingested", 0),
         ("existing", COUNT),
     ]
+
+    assert "record_mean" not in (compared := typed(encoders, desk, run))
+    assert "centre" in compared
 
     assert (desk / "00004.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(call(["bash", "-euo", "pipefail", "-c", gate], desk))["good"] > 0

@@ -10,33 +10,61 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ecgstore.errors import UsageError, WeightsError
-from ecgstore.models import ecgfm, stmem
-from ecgstore.models.encoder import Configuration, Encoder, Model, Weights, models
-from ecgstore.models.spec import ModelSpec
+from ecgstore.models import (
+    anyecg,
+    ecgflow,
+    ecgfm,
+    ecgfounder,
+    ecgjepa,
+    mae,
+    resnet_encoder,
+    stmem,
+)
+from ecgstore.models.configuration import Configuration, Weights
+from ecgstore.models.contract import contracts as list_contracts
+from ecgstore.models.contract import diff as diff_contracts
+from ecgstore.models.contract import show as show_contract
+from ecgstore.models.encoder import Encoder
+from ecgstore.models.hub import pull as pull_weights
+from ecgstore.models.model import Model, models
+from ecgstore.models.spec import HubFile, ModelSpec, Variant
 from ecgstore.models.weights import digest_of, read_checkpoint, write_safetensors
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping, Sequence
 
     from ecgstore.models.weights import Checkpoint
 
 __all__ = [
     "Configuration",
     "Encoder",
+    "HubFile",
     "Model",
     "ModelSpec",
+    "Variant",
     "Weights",
+    "anyecg",
     "check_weights",
     "convert_weights",
+    "diff_contracts",
+    "ecgflow",
     "ecgfm",
+    "ecgfounder",
+    "ecgjepa",
     "get_spec",
+    "list_contracts",
     "list_models",
     "load_encoder",
+    "load_encoders",
+    "mae",
     "models",
+    "pull_weights",
+    "resnet_encoder",
+    "show_contract",
     "stmem",
 ]
 
-_CHECKS = ("file", "family", "configuration", "tensors")
+_CHECKS = ("file", "family", "configuration", "tensors", "numbers")
 
 
 def list_models(pattern: str = "*") -> list[ModelSpec]:
@@ -59,16 +87,23 @@ def load_encoder(
     weights: str | Path | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    variant: str | None = None,
     readout: str | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> Encoder:
     """Load a model with its weights, ready to prepare records and embed them.
 
     Args:
-        name: Registry name, with ``:readout`` behind it if wanted.
+        name: Registry name; behind it, if wanted, ``:variant``, ``:readout`` or both, as in
+            ``stmem:centre.block5``.
         weights: Checkpoint or safetensors file; models that are built in need none.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it.
+        variant: How to feed it; one of ``spec.variants`` by name, the one that fits the weights
+            by default.
         readout: How to make a record's vector; one of ``spec.readouts``, the first by default.
+        settings: What the tensors of a file do not tell, such as ``{"heads": 4}``, where its own
+            settings are silent too.
 
     Raises:
         UnknownNameError: There is no such model or readout.
@@ -79,40 +114,117 @@ def load_encoder(
         >>> load_encoder("ecgfm.mini", device="cpu", precision="fp32").dim
         64
     """
-    bare, _, behind = name.partition(":")
+    bare, _, pooling = name.partition(":")
     model = models.get(bare)
     spec = model.spec
     if weights is not None:
-        checked = _read(model, Path(weights))
+        checked = _read(model, Path(weights), settings)
     elif model.untrained is not None:
         checked = _untrained(model, model.untrained)
     else:
         msg = f"{spec.name!r} needs weights, which ecgstore does not ship."
         hint = f"{spec.weights_source}; then give its path: weights=PATH, or --weights PATH."
         raise WeightsError(msg, model=spec.name, hint=hint)
-    chosen = readout or behind or spec.readouts[0]
-    return model.encoder(spec, checked, readout=chosen, device=device, precision=precision)
+    named_variant, named_readout = spec.named(pooling)
+    return model.encoder(
+        spec,
+        checked,
+        variant=variant or named_variant,
+        readout=readout or named_readout,
+        device=device,
+        precision=precision,
+    )
 
 
-def check_weights(name: str, path: str | Path) -> list[dict[str, object]]:
-    """Check a weights file step by step without building the network.
+def load_encoders(
+    names: Sequence[str],
+    *,
+    weights: Sequence[str | Path | None] | None = None,
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    readout: str | None = None,
+    settings: Sequence[Mapping[str, object]] | None = None,
+) -> list[list[Encoder]]:
+    """Load several models on one or several devices.
+
+    Args:
+        names: As for `load_encoder`.
+        weights: A file, or None, for each.
+        device: As for `load_encoder`, or several with commas between them.
+        precision: As for `load_encoder`.
+        readout: Of all models.
+        settings: As for `load_encoder`, for each.
+
+    Returns:
+        For each device the encoders in the order of their names.
+
+    Raises:
+        UsageError: The numbers of names and files differ.
+    """
+    files = weights or [None] * len(names)
+    if len(files) != len(names):
+        msg = f"{len(names)} models were given with {len(files)} weights files."
+        hint = "Give one for each model, in order; '-' for a model that needs none."
+        raise UsageError(msg, hint=hint)
+    first, *others = device.split(",")
+    encoders = [
+        load_encoder(
+            name,
+            weights=None if str(file) == "-" else file,
+            device=first,
+            precision=precision,
+            readout=readout,
+            settings=told,
+        )
+        for name, file, told in zip(names, files, settings or [{} for _ in names], strict=True)
+    ]
+    return [encoders, *([one.on(other) for one in encoders] for other in others)]
+
+
+def check_weights(
+    name: str, path: str | Path, *, settings: Mapping[str, object] | None = None
+) -> list[dict[str, object]]:
+    """Check a weights file step by step.
+
+    Args:
+        name: Registry name.
+        path: The file.
+        settings: What it does not tell, as for `load_encoder`.
 
     Returns:
         One row a check with ``check``, ``result`` (``ok`` or ``failed``) and ``detail``. Checks
-        stop at the first that fails.
+        stop at the first that fails. Where numbers of the published weights are known, the last
+        one is whether this file gives them.
     """
+    from ecgstore.models import published
+
     model = models.get(name.partition(":")[0])
     rows: list[dict[str, object]] = []
+    checks = _examine(model, Path(path), settings)
     try:
-        for detail in _examine(model, Path(path)):
-            rows.append({"check": _CHECKS[len(rows)], "result": "ok", "detail": detail})
+        while True:
+            try:
+                rows.append({"check": _CHECKS[len(rows)], "result": "ok", "detail": next(checks)})
+            except StopIteration as done:
+                weights: Weights = done.value
+                break
+        if model.spec.arch in published.ARCHITECTURES:
+            encoder = model.encoder(model.spec, weights, device="cpu", precision="fp32")
+            if (detail := published.check(encoder)) is not None:
+                rows.append({"check": "numbers", "result": "ok", "detail": detail})
     except WeightsError as error:
         check = _CHECKS[len(rows)]
         rows.append({"check": check, "result": "failed", "detail": error.message})
     return rows
 
 
-def convert_weights(name: str, path: str | Path, out: str | Path) -> Path:
+def convert_weights(
+    name: str,
+    path: str | Path,
+    out: str | Path,
+    *,
+    settings: Mapping[str, object] | None = None,
+) -> Path:
     """Write the encoder's part of a checkpoint to one safetensors file.
 
     The file holds the float32 tensors (with a finetuned head, without what only pretraining
@@ -129,9 +241,9 @@ def convert_weights(name: str, path: str | Path, out: str | Path) -> Path:
     if target.exists() and target.samefile(source):
         msg = f"{str(out)!r} is the file to convert."
         raise UsageError(msg)
-    weights = _read(model, source)
-    settings = weights.configuration.settings()
-    write_safetensors(target, weights.tensors, settings=settings, source=weights.sha256)
+    weights = _read(model, source, settings)
+    told = weights.configuration.settings()
+    write_safetensors(target, weights.tensors, settings=told, source=weights.sha256)
     return target
 
 
@@ -141,9 +253,9 @@ def _untrained(model: Model, configuration: Configuration) -> Weights:
     return Weights(name, digest_of(tensors), configuration, tensors)
 
 
-def _read(model: Model, path: Path) -> Weights:
+def _read(model: Model, path: Path, settings: Mapping[str, object] | None) -> Weights:
     """Read a file through every check."""
-    checks = _examine(model, path)
+    checks = _examine(model, path, settings)
     while True:
         try:
             next(checks)
@@ -152,10 +264,13 @@ def _read(model: Model, path: Path) -> Weights:
             return weights
 
 
-def _examine(model: Model, path: Path) -> Generator[str, None, Weights]:
+def _examine(
+    model: Model, path: Path, settings: Mapping[str, object] | None
+) -> Generator[str, None, Weights]:
     """Go through the checks of `_CHECKS`; yields what each found, returns the weights."""
     name = model.spec.name
     checkpoint = read_checkpoint(name, path)
+    checkpoint = checkpoint.with_settings(settings or {})
     known = dict(model.spec.known_weights).get(checkpoint.sha256)
     recognised = f", recognised as {known}" if known else ""
     yield (

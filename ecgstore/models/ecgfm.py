@@ -7,24 +7,27 @@ arXiv 2408.05178.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ecgstore import signal as dsp
 from ecgstore.errors import UsageError
 from ecgstore.models.ecgfm_keys import OLD_NAMES, PRETRAINING, EcgFmConfiguration
-from ecgstore.models.encoder import Encoder, Model, models
+from ecgstore.models.encoder import Encoder
 from ecgstore.models.layers import Attention, LayerNorm, Linear, Mlp
-from ecgstore.models.spec import ModelSpec
+from ecgstore.models.model import Model, models
+from ecgstore.models.spec import HubFile, ModelSpec, Variant
 from ecgstore.record import LEADS
+from ecgstore.signal import consecutive_starts, linear_length
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ecgstore.models.arithmetic import Arithmetic, Signal
+    from ecgstore.models.configuration import Configuration
     from ecgstore.models.weights import Checkpoint
 
 __all__ = ["LABELS", "EcgFm", "EcgFmEncoder"]
@@ -50,6 +53,15 @@ LABELS = (
 )
 """What the 17 outputs of the published finetuned file stand for, in order."""
 
+_EVENTS = (
+    "Poor data quality",
+    "Premature ventricular contraction",
+    "Ventricular tachycardia",
+    "Supraventricular tachycardia with aberrancy",
+    "Electronic pacemaker",
+)
+"""Those that a record has when any part of it has."""
+
 
 class _TimeNorm(nn.Module):
     """A group norm of one channel a group: each channel over time, in float32."""
@@ -67,21 +79,28 @@ class _TimeNorm(nn.Module):
 
 
 class _StemBlock(nn.Module):
-    """A convolution without bias, the norm in the first block only, GELU.
+    """A convolution without bias, a norm or none, GELU.
 
     Time comes before channels, so that a convolution whose stride is its kernel is one matrix
     product over a view of its input.
     """
 
-    def __init__(self, fed: int, out: int, kernel: int, stride: int, *, norm: bool) -> None:
+    def __init__(self, fed: int, out: int, kernel: int, stride: int, norm: nn.Module) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
         self.conv = Linear(kernel * fed, out, bias=False)
-        self.norm = _TimeNorm(out) if norm else nn.Identity()
+        self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
         taps = x.unfold(1, self.kernel, self.stride).transpose(2, 3).flatten(2)
         return functional.gelu(self.norm(self.conv(taps)))
+
+
+def _stem_norm(c: EcgFmConfiguration, block: int) -> nn.Module:
+    """Return the published norm of the first block only, or one over channels in every block."""
+    if c.layer_norms:
+        return LayerNorm(c.stem[block][0])
+    return _TimeNorm(c.stem[block][0]) if block == 0 else nn.Identity()
 
 
 class _Position(nn.Module):
@@ -110,6 +129,8 @@ class _Position(nn.Module):
 class _Layer(nn.Module):
     """A transformer layer, post-norm as published or pre-norm."""
 
+    compiled = True
+
     def __init__(self, c: EcgFmConfiguration) -> None:
         super().__init__()
         self.norm_first = c.norm_first
@@ -136,7 +157,7 @@ class EcgFm(nn.Module):
         c = self.configuration = configuration
         fed = (len(LEADS), *(out for out, _, _ in c.stem))
         self.stem = nn.Sequential(
-            *(_StemBlock(fed[i], *block, norm=i == 0) for i, block in enumerate(c.stem))
+            *(_StemBlock(fed[i], *block, _stem_norm(c, i)) for i, block in enumerate(c.stem))
         )
         self.feature_norm = LayerNorm(fed[-1])
         self.projection = Linear(fed[-1], c.dim) if fed[-1] != c.dim else nn.Identity()
@@ -172,12 +193,12 @@ class EcgFm(nn.Module):
             x: ``(batch, 12, samples)``.
             padded: `padded_frames`, or None.
         """
-        frames, allowed = self._enter(x, padded)
+        frames, allowed = self.enter(x, padded)
         for layer in self.layers:
             frames = layer(frames, allowed)
-        return self.norm(frames) if self.configuration.norm_first else frames
+        return self.leave(frames)
 
-    def _enter(self, x: Tensor, padded: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def enter(self, x: Tensor, padded: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return what enters the first layer, and which keys attention may see."""
         frames = self.projection(self.feature_norm(self.stem(x.transpose(1, 2))))
         frames = frames.float() + self.position(frames)
@@ -188,6 +209,10 @@ class EcgFm(nn.Module):
         if not self.configuration.norm_first:
             frames = self.norm(frames)
         return frames, None if padded is None else ~padded[:, None, None]
+
+    def leave(self, frames: Tensor) -> Tensor:
+        """Return what the network gives: the last layer's output, normed where layers are not."""
+        return self.norm(frames) if self.configuration.norm_first else frames
 
     def pool(self, frames: Tensor, padded: Tensor | None = None) -> Tensor:
         """Return, for each feature, its sum over time by its count of non-zero entries."""
@@ -201,7 +226,7 @@ class EcgFm(nn.Module):
 
         The published saliency of a frame is its maximum over keys in the last layer.
         """
-        frames, allowed = self._enter(x, None)
+        frames, allowed = self.enter(x)
         index = range(len(self.layers))[layer]
         for earlier in self.layers[:index]:
             frames = earlier(frames, allowed)
@@ -239,37 +264,48 @@ class EcgFmEncoder(Encoder):
             if not key.startswith(PRETRAINING)
         }
 
-    def classify(self, windows: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return the finetuned head's probabilities, ``(windows, classes)``; see `LABELS`.
+    def pool_probabilities(self, windows: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the maximum over windows for events, the mean for lasting states.
 
-        Raises:
-            UsageError: The weights have no head.
+        That is what the authors do with their 17 labels; the head of any other file gets the mean.
         """
-        if self.network.head is None:
-            msg = f"{self.weights_name!r} has no head; probabilities need a finetuned file."
-            raise UsageError(msg)
-        with torch.inference_mode():
-            pooled = torch.from_numpy(self.embed(windows)).to(self.device)
-            scores: NDArray[np.float32] = self.network.head(pooled).float().sigmoid().cpu().numpy()
-        return scores
+        pooled: NDArray[np.floating] = windows.mean(axis=-2)
+        if self.labels == LABELS:
+            events = [LABELS.index(label) for label in _EVENTS]
+            pooled[..., events] = windows[..., events].max(axis=-2)
+        return pooled
 
-    def _length(self, n_samples: int, rate_hz: float) -> int:
-        return dsp.linear_length(n_samples, rate_hz, self.rate_hz)
+    def _labels(self, facts: Configuration) -> tuple[str, ...]:
+        return LABELS if facts.classes == len(LABELS) else super()._labels(facts)
 
-    def _starts(self, length: int) -> tuple[int, ...]:
-        return dsp.consecutive_starts(length, self.window_samples)
+    def _starts(self, n_samples: int, rate_hz: float) -> tuple[float, ...]:
+        length = linear_length(n_samples, rate_hz, self.rate_hz)
+        starts = consecutive_starts(length, self.window_samples)
+        return tuple(start / self.rate_hz for start in starts)
 
-    def _cut(self, signal: NDArray[Any], rate_hz: float) -> NDArray[Any]:
+    def _cut(self, signal: Signal, rate_hz: float, dsp: Arithmetic[Signal]) -> Signal:
         signal = dsp.standardise_leads(dsp.resample_linear(signal, rate_hz, self.rate_hz))
-        return dsp.cut_windows(signal, self._starts(signal.shape[1]), self.window_samples)
+        starts = consecutive_starts(signal.shape[-1], self.window_samples)
+        return dsp.cut_windows(signal, starts, self.window_samples)
 
     def _check_window(self, samples: int) -> None:
         if not self.network.frames(samples):
             msg = f"A window of {samples} samples is too short for {self.spec.name!r}."
             raise UsageError(msg)
 
-    def _vectors(self, windows: Tensor, leads: list[int]) -> Tensor:
-        return self.network.pool(self.network(windows))
+    def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
+        network, found = self.network, dict[str, Tensor]()
+        frames, _ = network.enter(windows)
+        for number, layer in enumerate(network.layers):
+            frames = layer(frames)
+            if self.readout == f"block{number}":
+                found[self.readout] = network.pool(frames)
+                if network.head is None:
+                    return found[self.readout], None
+        found["embedding"] = network.pool(network.leave(frames))
+        if network.head is not None:
+            found["logits"] = network.head(found["embedding"])
+        return found[self.readout].float(), found.get("logits")
 
 
 _SPEC = ModelSpec(
@@ -280,16 +316,29 @@ _SPEC = ModelSpec(
     window_s=5.0,
     leads=LEADS,
     missing_leads="zero",
-    readouts=("record_mean",),
-    dim=768,
-    preparation=(
-        "resample to 500 Hz by linear interpolation, to int(samples * (500 / rate))",
-        "each lead over the whole record: subtract the mean, divide by the population deviation",
-        "make constant leads 0",
-        "put zeros for leads that are missing",
-        "cut consecutive windows of 2500 samples from the start; drop the rest",
-        "mean over frames of the last layer; a record is the mean over its windows",
+    variants=(
+        Variant(
+            name="record_mean",
+            units="any",
+            resampler="linear interpolation, no anti-alias filter",
+            filters=(),
+            normalisation="each lead by its mean and deviation over the whole record",
+            windows="consecutive ones of 5 s from the start; the mean of their vectors",
+            preparation=(
+                "resample to 500 Hz by linear interpolation, to int(samples * (500 / rate))",
+                (
+                    "each lead over the whole record: subtract the mean, divide by the population "
+                    "deviation"
+                ),
+                "make constant leads 0",
+                "put zeros for leads that are missing",
+                "cut consecutive windows of 2500 samples from the start; drop the rest",
+                "mean over frames of the last layer; a record is the mean over its windows",
+            ),
+        ),
     ),
+    readouts=("embedding", "block{k}", "logits"),
+    dim=768,
     licence="MIT",
     licence_note=None,
     citations=(
@@ -300,6 +349,7 @@ _SPEC = ModelSpec(
     ),
     weights_source=("Get mimic_iv_ecg_physionet_pretrained.pt from huggingface.co/wanglab/ecg-fm"),
     pretraining=("MIMIC-IV-ECG", "PhysioNet 2021"),
+    hub=HubFile("wanglab/ecg-fm", "mimic_iv_ecg_physionet_pretrained.pt"),
 )
 
 models.add(_SPEC.name, Model(_SPEC, EcgFmEncoder))
@@ -313,6 +363,7 @@ models.add(
             dim=64,
             weights_source=None,
             pretraining=(),
+            hub=None,
         ),
         EcgFmEncoder,
         EcgFmConfiguration(

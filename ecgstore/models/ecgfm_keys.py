@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OLD_NAMES", "PRETRAINING", "EcgFmConfiguration"]
 
+_STEM = "feature_extractor.conv_layers"
 _SCALE = "conv_pos.pos_conv.0.parametrizations.weight.original0"
 _DIRECTION = "conv_pos.pos_conv.0.parametrizations.weight.original1"
 
@@ -60,6 +61,8 @@ class EcgFmConfiguration:
         position_kernel: Taps of the position convolution.
         position_groups: Its groups.
         norm_first: Whether the layers are pre-norm (no published file is).
+        layer_norms: Whether every block of the stem has a layer norm over channels in place of the
+            group norm in the first (in no published file).
         classes: Outputs of the finetuned head, 0 without one.
     """
 
@@ -71,6 +74,7 @@ class EcgFmConfiguration:
     position_kernel: int = 128
     position_groups: int = 16
     norm_first: bool = False
+    layer_norms: bool = False
     classes: int = 0
 
     @property
@@ -82,8 +86,10 @@ class EcgFmConfiguration:
     def infer(cls, checkpoint: Checkpoint) -> Self:
         """Read dimensions off the tensors, and off the settings what tensors do not tell."""
         settings = checkpoint.settings
-        if settings.get("extractor_mode", "default") != "default":
-            checkpoint.refuse("a stem with layer norms, which no published ECG-FM has")
+        layer_norms = f"{_STEM}.0.2.1.weight" in checkpoint.tensors
+        mode = "layer_norm" if layer_norms else "default"
+        if (told := settings.get("extractor_mode", mode)) != mode:
+            checkpoint.refuse(f"extractor_mode {told!r} does not fit the stem's tensors")
         dim = checkpoint.shape("encoder.layer_norm.weight", 1)[0]
         rows, per_group, kernel = checkpoint.shape(_DIRECTION, 3)
         head = checkpoint.shape("proj.weight", 2)[0] if "proj.bias" in checkpoint.tensors else 0
@@ -100,6 +106,7 @@ class EcgFmConfiguration:
             position_kernel=kernel,
             position_groups=max(1, rows // per_group),
             norm_first=settings.get("layer_norm_first") is True,
+            layer_norms=layer_norms,
             classes=head,
         )
 
@@ -109,13 +116,12 @@ class EcgFmConfiguration:
         shapes: dict[str, tuple[int, ...]] = {}
         fed = len(LEADS)
         for block, (out, kernel, _) in enumerate(self.stem):
-            shapes[f"feature_extractor.conv_layers.{block}.0.weight"] = (out, fed, kernel)
+            shapes[f"{_STEM}.{block}.0.weight"] = (out, fed, kernel)
             fed = out
-        first = self.stem[0][0]
-        pairs: dict[str, tuple[int, ...]] = {
-            "feature_extractor.conv_layers.0.2": (first,),
-            "layer_norm": (channels,),
-        }
+        pairs: dict[str, tuple[int, ...]] = {f"{_STEM}.0.2": (self.stem[0][0],)}
+        if self.layer_norms:
+            pairs = {f"{_STEM}.{i}.2.1": (out,) for i, (out, _, _) in enumerate(self.stem)}
+        pairs["layer_norm"] = (channels,)
         if channels != dim:
             pairs["post_extract_proj"] = (dim, channels)
         layers: dict[str, tuple[int, ...]] = {
@@ -145,8 +151,11 @@ class EcgFmConfiguration:
         }
 
     def facts(self) -> dict[str, object]:
-        """Return all dimensions."""
-        return asdict(self) | {"stem": [list(block) for block in self.stem]}
+        """Return all dimensions; the stem's norms where they are not as published."""
+        facts = asdict(self) | {"stem": [list(block) for block in self.stem]}
+        if not self.layer_norms:
+            del facts["layer_norms"]
+        return facts
 
     def untrained(self, seed: int) -> dict[str, Tensor]:
         """Return seeded tensors; each position tap has the norm its direction has on average."""
@@ -172,9 +181,8 @@ class EcgFmConfiguration:
 
 
 def _infer_stem(checkpoint: Checkpoint) -> tuple[tuple[int, int, int], ...]:
-    key = "feature_extractor.conv_layers.{}.0.weight"
     count = checkpoint.count(r"feature_extractor\.conv_layers\.(\d+)\.0\.weight$")
-    shapes = [checkpoint.shape(key.format(block), 3) for block in range(max(1, count))]
+    shapes = [checkpoint.shape(f"{_STEM}.{block}.0.weight", 3) for block in range(max(1, count))]
     if shapes[0][1] != len(LEADS):
         checkpoint.refuse(f"takes {shapes[0][1]} leads, expected {len(LEADS)}")
     if (text := checkpoint.settings.get("conv_feature_layers")) is None:
@@ -201,7 +209,7 @@ _NAMES = (
     (r"^encoder\.layer_norm\.", "norm."),
     (r"^layer_norm\.", "feature_norm."),
     (r"^feature_extractor\.conv_layers\.(\d+)\.0\.", r"stem.\1.conv."),
-    (r"^feature_extractor\.conv_layers\.(\d+)\.2\.", r"stem.\1.norm."),
+    (r"^feature_extractor\.conv_layers\.(\d+)\.2\.(1\.)?", r"stem.\1.norm."),
     (r"^conv_pos\.pos_conv\.0\.bias$", "position.bias"),
     (r"^post_extract_proj\.", "projection."),
     (r"^proj\.", "head."),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Attention", "LayerNorm", "Linear", "Mlp", "use_bfloat16"]
+__all__ = ["Attention", "Block", "LayerNorm", "Linear", "Mlp", "use_bfloat16"]
 
 
 class Linear(nn.Linear):
@@ -36,12 +36,13 @@ class Attention(nn.Module):
         dim: Width of the tokens.
         heads: Number of heads.
         head_dim: Width of a head; ``heads * head_dim`` need not equal ``dim``.
+        bias: Whether query, key and value have one.
     """
 
-    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, head_dim: int, *, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = Linear(dim, 3 * heads * head_dim)
+        self.qkv = Linear(dim, 3 * heads * head_dim, bias=bias)
         self.out = Linear(heads * head_dim, dim)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +55,8 @@ class Attention(nn.Module):
 
         Args:
             x: ``(batch, tokens, dim)``.
-            allowed: ``(batch, 1, 1, tokens)`` bool, false for keys that must not be seen.
+            allowed: Bool, false for keys that must not be seen; spreads to ``(batch, heads,
+                queries, keys)``.
         """
         query, key, value = self._split(x)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
@@ -82,6 +84,44 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map each token on its own."""
         out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block.
+
+    Args:
+        dim: Width of the tokens.
+        heads: Number of heads.
+        head_dim: Width of a head.
+        hidden: Width inside the MLP.
+        eps: Of the layer norms.
+        bias: Whether query, key and value have one.
+    """
+
+    compiled = True
+    """Whether it is worth compiling; see `ecgstore.models.compiling`."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        hidden: int,
+        *,
+        eps: float = 1e-5,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.attention_norm = LayerNorm(dim, eps)
+        self.attention = Attention(dim, heads, head_dim, bias=bias)
+        self.mlp_norm = LayerNorm(dim, eps)
+        self.mlp = Mlp(dim, hidden)
+
+    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Map ``(batch, tokens, dim)`` float32 to the same."""
+        x = x + self.attention(self.attention_norm(x), allowed)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out
 
 

@@ -8,13 +8,27 @@ first block of the last three stages halves the length in its kernel-3 convoluti
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ecgstore.models.layers import Linear
 
 __all__ = ["ResNet50"]
 
 _STAGES = (3, 4, 6, 3)
 _EXPANSION = 4
+
+
+class _Convolution(nn.Conv1d):
+    """A convolution in the type of its weights; what it gives is float32, as all around it."""
+
+    def use_bfloat16(self) -> None:
+        """Cast the weights."""
+        self.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype)).float()
 
 
 class _Bottleneck(nn.Module):
@@ -24,19 +38,19 @@ class _Bottleneck(nn.Module):
         super().__init__()
         out = width * _EXPANSION
         self.branch = nn.Sequential(
-            nn.Conv1d(fed, width, 1, bias=False),
+            _Convolution(fed, width, 1, bias=False),
             nn.BatchNorm1d(width),
             nn.ReLU(),
-            nn.Conv1d(width, width, 3, stride, padding=1, bias=False),
+            _Convolution(width, width, 3, stride, padding=1, bias=False),
             nn.BatchNorm1d(width),
             nn.ReLU(),
-            nn.Conv1d(width, out, 1, bias=False),
+            _Convolution(width, out, 1, bias=False),
             nn.BatchNorm1d(out),
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or fed != out:
             self.shortcut = nn.Sequential(
-                nn.Conv1d(fed, out, 1, stride, bias=False), nn.BatchNorm1d(out)
+                _Convolution(fed, out, 1, stride, bias=False), nn.BatchNorm1d(out)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +73,7 @@ class ResNet50(nn.Module):
     def __init__(self, *, leads: int = 12, width: int = 64) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv1d(leads, width, 7, 2, padding=3, bias=False),
+            _Convolution(leads, width, 7, 2, padding=3, bias=False),
             nn.BatchNorm1d(width),
             nn.ReLU(),
             nn.MaxPool1d(3, 2, padding=1),
@@ -76,13 +90,18 @@ class ResNet50(nn.Module):
             for block in range(count)
         ]
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(fed[-1], 1)
+        self.head = Linear(fed[-1], 1)
         for module in self.modules():
-            if isinstance(module, nn.Conv1d):
+            # Drawing for a network without memory would import PyTorch's compiler, for seconds.
+            if isinstance(module, nn.Conv1d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the head sees of ``(batch, leads, samples)``: ``(batch, 32 * width)``."""
+        pooled: Tensor = self.blocks(self.stem(x)).mean(-1)
+        return pooled
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, ``(batch,)``, of ``(batch, leads, samples)`` float32."""
-        pooled = self.blocks(self.stem(x)).mean(-1)
-        logits: Tensor = self.head(pooled).squeeze(-1)
+        logits: Tensor = self.head(self.features(x)).squeeze(-1)
         return logits

@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 _METADATA = "ecgstore"
+_FITTED = "params"
+"""Under which a fitted ResNet-50 keeps its settings; see `ecgstore.supervised`."""
+_STATE_KEYS = ("model", "state_dict", "encoder")
+"""Under which training programs keep the tensors: most, Lightning and timm, ECG-JEPA."""
 _NOT_WEIGHTS = "Give the file that PyTorch or safetensors wrote, as it was downloaded."
 
 
@@ -69,6 +73,17 @@ class Checkpoint:
     def refuse(self, what: str) -> NoReturn:
         """Raise the `WeightsError` that says what is wrong with this file."""
         raise _error(self.model, self.path, what)
+
+    def with_settings(self, settings: Mapping[str, object]) -> Checkpoint:
+        """Return the checkpoint with settings that it does not tell itself.
+
+        Raises:
+            WeightsError: It tells another value.
+        """
+        for key, value in settings.items():
+            if key in self.settings and self.settings[key] != value:
+                self.refuse(f"its own setting {key!r} is {self.settings[key]!r}, not {value!r}")
+        return replace(self, settings={**self.settings, **settings})
 
     def shape(self, key: str, axes: int) -> tuple[int, ...]:
         """Return the shape of a tensor from which a dimension is read.
@@ -215,12 +230,21 @@ def _state_and_settings(content: object) -> tuple[dict[str, Any], dict[str, obje
     """Find the state dict and the plain settings in what a training program saved."""
     if not isinstance(content, dict):
         return {}, {}
-    state = content.get("model")
-    if not isinstance(state, dict):
+    found = (content.get(key) for key in _STATE_KEYS)
+    state = next((value for value in found if isinstance(value, dict)), None)
+    if state is None:
         return content, {}
-    settings = _branch(_branch(content.get("cfg")).get("model")) or _branch(content.get("config"))
+    cfg, config = (_branch(content.get(key)) for key in ("cfg", "config"))
+    branches = (cfg.get("model"), config.get("model"), config)
+    settings = next(filter(None, map(_branch, branches)), {}) or _namespace(content.get("args"))
     leaves = {key: _inside(value, "_val") for key, value in settings.items()}
     return state, {k: v for k, v in leaves.items() if isinstance(v, bool | int | float | str)}
+
+
+def _namespace(node: object) -> dict[str, object]:
+    """Return the attributes of an `argparse.Namespace`, which is left inert."""
+    state = node.state if isinstance(node, Inert) else None
+    return state if isinstance(state, dict) else {}
 
 
 def _branch(node: object) -> dict[str, object]:
@@ -244,7 +268,8 @@ def _read_safetensors(
         with safetensors.safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
             metadata = file.metadata() or {}
-        settings = json.loads(metadata.get(_METADATA, "{}")).get("settings", {})
+        settings = json.loads(metadata.get(_METADATA, "{}")).get("settings")
+        settings = settings or json.loads(metadata.get(_FITTED, "{}"))
     except Exception as error:
         what = f"damaged or cut short ({str(error).strip().partition(chr(10))[0][:200]})"
         raise _error(model, path, what) from error

@@ -209,7 +209,7 @@ def _quality(root: Path, _: Path) -> None:
 
 
 def _vectors(root: Path, _: Path) -> None:
-    """Put vectors in place as a model would, and faster."""
+    """Put vectors and the outputs of a head in place as a model would, and faster."""
     records = Warehouse(root).table("records").read(["record_id"])["record_id"].to_pylist()
     values = np.random.default_rng(0).standard_normal((len(records), _DIM), dtype=np.float32)
     key = {"model": "small", "version": "v1", "pooling": "mean"}
@@ -219,6 +219,13 @@ def _vectors(root: Path, _: Path) -> None:
     ]
     table = pa.Table.from_pylist(rows, schema=TABLES["embeddings"].arrow)
     Warehouse(root).append("embeddings", table, command="test")
+    heads = [
+        {"record_id": record, "model": "small", "version": "v1", "label": label, "probability": 0.5}
+        for record in records
+        for label in ("AF", "MI")
+    ]
+    table = pa.Table.from_pylist(heads, schema=TABLES["head_outputs"].arrow)
+    Warehouse(root).append("head_outputs", table, command="test")
 
 
 def _split(root: Path, _: Path) -> None:

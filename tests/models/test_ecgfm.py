@@ -11,8 +11,9 @@ import pytest
 import torch
 from scipy.io import loadmat
 from torch import nn
+from torch.nn import functional
 
-from ecgstore.errors import UnfitRecordError, UsageError
+from ecgstore.errors import UnfitRecordError, UsageError, WeightsError
 from ecgstore.models import load_encoder
 from ecgstore.models.ecgfm import LABELS, EcgFm, EcgFmEncoder
 from ecgstore.models.ecgfm_keys import EcgFmConfiguration
@@ -154,6 +155,73 @@ def test_finetuned_head(folder: Path, name: str) -> None:
             close(network.head(pooled), golden["logits_pad"])
 
 
+def test_readouts(folder: Path) -> None:
+    with np.load(folder / "encoder_nopad.npz") as golden:
+        expected = {"embedding": golden["pooled"]}
+        expected |= {f"block{k}": golden[f"layer_{k}"].mean(1) for k in range(3)}
+        assert load(folder / "pretrained.pt").readouts == tuple(expected)
+        for readout, vectors in expected.items():
+            encoder = load(folder / "pretrained.pt", readout=readout)
+            close(encoder.embed(golden["source"][:1]), vectors[:1])
+
+
+def test_every_readout_of_a_finetuned_file_comes_with_probabilities(folder: Path) -> None:
+    with (
+        np.load(folder / "encoder_nopad.npz") as whole,
+        np.load(folder / "finetuned.npz") as golden,
+    ):
+        source, pooled = whole["source"][:1], golden["pooled"]
+        for readout, vectors in (
+            ("block0", None),
+            ("block2", pooled),
+            ("embedding", pooled),
+            ("logits", golden["logits"]),
+        ):
+            encoder = load(folder / "finetuned.pt", readout=readout)
+            found = encoder.embed(source)
+            assert found.shape == (1, encoder.dim)
+            if vectors is not None:
+                close(found, vectors[:1])
+            close(encoder.classify(source), golden["probs"][:1])
+
+
+def test_a_block_needs_no_layer_behind_it(folder: Path) -> None:
+    encoder = load(folder / "pretrained.pt", readout="block0")
+    for parameter in encoder.network.layers[1].parameters():
+        parameter.fill_(torch.nan)
+    assert np.isfinite(encoder.embed(np.zeros((1, 12, 2500), np.float32))).all()
+
+
+def test_a_stem_with_layer_norms(tmp_path: Path) -> None:
+    """No published file has one, so the arithmetic is held against PyTorch's own functions."""
+    configuration = EcgFmConfiguration(
+        stem=((16, 2, 2), (32, 3, 2)), dim=32, depth=1, heads=2, hidden=16, layer_norms=True,
+        position_kernel=4, position_groups=2,
+    )  # fmt: skip
+    state = configuration.untrained(1)
+    stem = "feature_extractor.conv_layers"
+    for block in (0, 1):
+        for part in ("weight", "bias"):
+            key = f"{stem}.{block}.2.1.{part}"
+            state[key] = torch.randn(state[key].shape, generator=torch.Generator().manual_seed(1))
+    path = tmp_path / "pretrained.pt"
+    model = {**configuration.settings(), "extractor_mode": "layer_norm"}
+    torch.save({"model": state, "cfg": {"model": model}}, path)
+    x = torch.randn(2, 12, 100, generator=torch.Generator().manual_seed(0))
+    theirs = x
+    for block, stride in ((0, 2), (1, 2)):
+        theirs = functional.conv1d(theirs, state[f"{stem}.{block}.0.weight"], stride=stride)
+        scale, shift = (state[f"{stem}.{block}.2.1.{part}"] for part in ("weight", "bias"))
+        theirs = functional.layer_norm(theirs.transpose(1, 2), scale.shape, scale, shift)
+        theirs = functional.gelu(theirs).transpose(1, 2)
+    with torch.inference_mode():
+        ours = load(path).network.stem(x.transpose(1, 2)).transpose(1, 2)
+    close(ours, theirs.numpy())
+    torch.save({"model": state, "cfg": {"model": {**model, "extractor_mode": "default"}}}, path)
+    with pytest.raises(WeightsError, match="extractor_mode 'default' does not fit"):
+        load(path)
+
+
 def test_pretrained_weights_have_no_head(encoder: EcgFmEncoder) -> None:
     with pytest.raises(UsageError, match="no head"):
         encoder.classify(np.zeros((1, 12, 2500), np.float32))
@@ -271,4 +339,4 @@ def test_pre_norm_layers_are_those_of_pytorch() -> None:
     )
     x = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(ours(x), theirs.train()(x), rtol=0, atol=1e-5)
+        close(ours(x), theirs.train()(x).numpy())

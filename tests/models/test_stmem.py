@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ecgstore.errors import UnfitRecordError, UsageError, WeightsError
+from ecgstore.errors import UnfitRecordError, UsageError
 from ecgstore.models import load_encoder
-from ecgstore.models.stmem import StMemConfiguration, StMemEncoder, sincos_table
+from ecgstore.models.patches import sincos_table
+from ecgstore.models.stmem import StMemConfiguration, StMemEncoder
 from ecgstore.record import LEADS
 
 if TYPE_CHECKING:
@@ -139,9 +140,12 @@ def test_absent_leads_are_left_out(full_window: StMemEncoder) -> None:
         full_window.embed(alone)
 
 
-def test_a_flat_record_gives_a_finite_vector(full_window: StMemEncoder) -> None:
-    windows = full_window.prepare(np.ones((12, 2500)), rate_hz=250, leads=LEADS)
+def test_flat_leads_give_a_finite_vector(full_window: StMemEncoder) -> None:
+    signal = np.ones((12, 2500))
+    signal[0] = np.random.default_rng(0).standard_normal(2500)
+    windows = full_window.prepare(signal, rate_hz=250, leads=LEADS)
     assert np.isfinite(full_window.embed(windows)).all()
+    assert np.isfinite(full_window.embed(np.zeros_like(windows))).all()
 
 
 @pytest.mark.parametrize(("samples", "windows"), [(2249, 0), (2250, 3), (2251, 3), (2253, 3)])
@@ -168,10 +172,62 @@ def test_bfloat16(folder: Path, golden: dict[str, np.ndarray[Any, Any]]) -> None
     assert 0 < error.max() <= 1e-2
 
 
-@pytest.mark.parametrize(("name", "family"), [("mtae", "MTAE"), ("mlae", "MLAE")])
-def test_siblings_are_refused_by_name(folder: Path, name: str, family: str) -> None:
-    with pytest.raises(WeightsError, match=f"looks like {family}"):
-        load(folder / f"{name}_tiny_full.pth")
+@pytest.fixture(scope="module")
+def finetuned(
+    folder: Path,
+    golden: dict[str, np.ndarray[Any, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Return an encoder file with the head of the golden values."""
+    container = torch.load(folder / "st_mem_tiny_encoder.pth", weights_only=True)
+    for part in ("weight", "bias"):
+        container["model"][f"head.{part}"] = torch.from_numpy(golden[f"head/{part}"])
+    path = tmp_path_factory.mktemp("finetuned") / "finetuned.pth"
+    torch.save(container, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "finetuned"])
+def test_readouts(
+    folder: Path, finetuned: Path, golden: dict[str, np.ndarray[Any, Any]], kind: str
+) -> None:
+    head = kind == "finetuned"
+    path = finetuned if head else folder / "st_mem_tiny_encoder.pth"
+    blocks = [golden[f"lead12/block{k}"].reshape(2, 12, 12, 48)[:, :, 1:-1] for k in range(3)]
+    norm = load(path).network.norm
+    expected = {
+        "embedding": golden["lead12/embedding"],
+        "tokens-mean": golden["lead12/pooled_before_norm"],
+        "lead": norm(torch.from_numpy(blocks[-1].mean(2))).flatten(1).numpy(),
+        **{f"block{k}": block.mean((1, 2)) for k, block in enumerate(blocks)},
+    }
+    if head:
+        expected["logits"] = golden["head/logits"]
+    assert load(path).readouts == tuple(expected)
+    for readout, vectors in expected.items():
+        encoder = load(path, readout=readout)
+        close(encoder.embed(golden["x"]), vectors)
+        assert encoder.dim == vectors.shape[1]
+        if head:
+            close(encoder.classify(golden["x"]), 1 / (1 + np.exp(-golden["head/logits"])))
+        else:
+            assert "classes" not in encoder.contract["configuration"]  # type: ignore[operator]
+
+
+def test_a_block_needs_no_block_behind_it(
+    folder: Path, golden: dict[str, np.ndarray[Any, Any]]
+) -> None:
+    encoder = load(folder / "st_mem_tiny_encoder.pth", readout="block0")
+    for parameter in encoder.network.blocks[1].parameters():
+        parameter.fill_(torch.nan)
+    assert np.isfinite(encoder.embed(golden["x"])).all()
+
+
+def test_the_vector_of_leads_needs_all_of_them() -> None:
+    encoder = load_encoder("stmem.mini:lead", device="cpu", precision="fp32")
+    assert encoder.dim == 12 * 48
+    with pytest.raises(UnfitRecordError, match="V6"):
+        encoder.prepare(np.zeros((11, 2500)), rate_hz=250, leads=LEADS[:11])
 
 
 def test_keys_of_the_published_file(test_data: Path) -> None:

@@ -299,6 +299,7 @@ def test_unknown_heads_are_not_guessed(tmp_path: Path, goldens: Path) -> None:
 def test_bare_and_wrapped_state_dicts_are_read(tmp_path: Path, state: State) -> None:
     wrapped = {f"module.{key}": value for key, value in state.items()}
     wrapped["module.head.weight"] = torch.zeros(3, 48)
+    wrapped["module.head.bias"] = torch.zeros(3)
     path = tmp_path / "bare.pth"
     torch.save(wrapped, path)
     whole = load_encoder("stmem", weights=save(tmp_path / "whole.pth", state), device="cpu")

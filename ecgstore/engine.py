@@ -1,0 +1,279 @@
+"""The engine: from waveforms to vectors on one or several devices, each waveform decoded once.
+
+One thread decodes shards and groups records of equal rate, length and leads: only windows of equal
+shape share a batch, because padding changes embeddings (ecgfm.md, section 6). One thread a device
+copies the ADC counts there, as they are stored, and does everything else on it: millivolts,
+resampling, filters, normalising, network. Results come back while the next batch runs, and the
+caller writes them meanwhile. All queues are bounded, so memory does not grow with the records.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ecgstore.errors import DeviceError
+from ecgstore.grouping import Batch, Grouping, Refused
+from ecgstore.pipe import Pipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ecgstore.models import Encoder
+    from ecgstore.waveforms import Waveform
+
+__all__ = ["Vectors", "run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """What one model made of some records.
+
+    Attributes:
+        task: Position of the model in the list given to `run`.
+        record_ids: The records, all of equal rate, length and leads.
+        values: ``(records, windows, dim)`` float32.
+        probabilities: ``(records, classes)`` float32 of the head, or None without one.
+        starts_s: Second at which each window starts.
+        incomplete: Whether leads of the model are missing.
+    """
+
+    task: int
+    record_ids: Sequence[str]
+    values: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None
+    starts_s: tuple[float, ...]
+    incomplete: bool
+
+    def only(self, kept: NDArray[np.bool_]) -> Vectors:
+        """Return those of some records, ``(records,)`` bool."""
+        if kept.all():
+            return self
+        return replace(
+            self,
+            record_ids=[name for name, keep in zip(self.record_ids, kept, strict=True) if keep],
+            values=self.values[kept],
+            probabilities=None if self.probabilities is None else self.probabilities[kept],
+        )
+
+
+def run(
+    waveforms: Iterable[Waveform],
+    devices: Sequence[Sequence[Encoder]],
+    todo: Sequence[Collection[str]],
+    *,
+    rates: Mapping[str, float],
+    batch_size: int,
+) -> Iterator[Vectors | Refused]:
+    """Embed records with several models, decoding each waveform once.
+
+    Args:
+        waveforms: Records in any order.
+        devices: For each device its encoders, in the same order.
+        todo: For each encoder the ids of the records it is to embed.
+        rates: Samples per second of each record.
+        batch_size: Windows a network takes at once. When memory runs out it is halved.
+
+    Yields:
+        What became of the records, as it comes. Each that came is told once for every model
+        that wants it. Vectors may hold values that are not finite; the caller judges.
+
+    Raises:
+        DeviceError: A device was lost, or has no memory for a single window.
+    """
+    stop = threading.Event()
+    batches: Pipe[Batch] = Pipe(stop, 2 * len(devices), writers=1)
+    results: Pipe[Vectors | Refused] = Pipe(stop, 16 * len(devices), writers=1 + len(devices))
+
+    def group() -> None:
+        pinned = devices[0][0].device.type == "cuda"
+        grouping = Grouping(devices[0], todo, rates, batch_size, pinned=pinned)
+        for item in grouping.of(waveforms):
+            if isinstance(item, Batch):
+                batches.put(item)
+            else:
+                results.put(item)
+        for _ in devices:
+            batches.close()
+
+    def embed(encoders: Sequence[Encoder]) -> Callable[[], None]:
+        return lambda: _Device(encoders, batch_size).embed(batches, results)
+
+    jobs = [group, *(embed(encoders) for encoders in devices)]
+    threads = [threading.Thread(target=results.fed_by(job), daemon=True) for job in jobs]
+    for thread in threads:
+        thread.start()
+    try:
+        yield from results
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+class _Device:
+    """Runs batches through the encoders of one device."""
+
+    def __init__(self, encoders: Sequence[Encoder], batch_size: int) -> None:
+        self._encoders = encoders
+        self._device = encoders[0].device
+        self._limits = [batch_size] * len(encoders)
+        stream: Any = torch.cuda.Stream  # untyped
+        self._copies = stream(self._device) if self._device.type == "cuda" else None
+
+    def embed(self, batches: Pipe[Batch], results: Pipe[Vectors | Refused]) -> None:
+        """Take batches and give results; on a GPU one is under way while the last is fetched.
+
+        Raises:
+            DeviceError: The GPU failed, which shows only when results are waited for.
+        """
+        try:
+            self._embed(batches, results)
+        except RuntimeError as error:
+            if not _lost(error):
+                raise
+            line = str(error).strip().partition("\n")[0]
+            msg = f"The device {str(self._device)!r} stopped working ({line})."
+            hint = "What was committed stays; run the same command again to go on."
+            raise DeviceError(msg, device=str(self._device), hint=hint) from error
+
+    def _embed(self, batches: Pipe[Batch], results: Pipe[Vectors | Refused]) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)  # each thread has a current device of its own
+        under_way: list[_Fetch] = []
+        for batch in batches:
+            launched = self._launch(batch)
+            if self._copies is None:
+                under_way += launched
+                launched = []
+            for fetch in under_way:
+                results.put(fetch.wait())
+            under_way = launched
+        for fetch in under_way:
+            results.put(fetch.wait())
+
+    def _launch(self, batch: Batch) -> list[_Fetch]:
+        """Start every encoder on a batch; on a GPU nothing waits for it."""
+        raw = self._moved(batch)
+        return [self._one(task, leads, batch, raw) for task, leads in batch.tasks.items()]
+
+    def _moved(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Copy a batch to the device, on a GPU beside what runs there."""
+        parts = (batch.counts, batch.gain, batch.baseline)
+        if self._copies is None:
+            return parts
+        with torch.cuda.stream(self._copies):
+            moved = tuple(part.to(self._device, non_blocking=True) for part in parts)
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(self._copies)
+        for part in moved:
+            part.record_stream(current)
+        return moved[0], moved[1], moved[2]
+
+    def _one(
+        self, task: int, leads: tuple[str, ...], batch: Batch, raw: tuple[Tensor, ...]
+    ) -> _Fetch:
+        """Run one encoder over a batch, in parts that the memory holds."""
+        encoder, done, at = self._encoders[task], [], 0
+        while at < len(batch.record_ids):
+            limit = self._limits[task]
+            part = tuple(tensor[at : at + limit] for tensor in raw)
+            try:
+                done.append(_embedded(encoder, part, batch, leads, limit))
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                if limit == 1:
+                    msg = f"{encoder.spec.name!r} needs more memory than {self._device} has free."
+                    raise DeviceError(msg, device=str(self._device)) from error
+                self._limits[task] = limit // 2
+            else:
+                at += limit
+        vectors, probabilities = zip(*done, strict=True)
+        starts = encoder.window_starts(batch.counts.shape[2], rate_hz=batch.rate_hz)
+        return _Fetch(
+            encoder,
+            torch.cat(vectors),
+            torch.cat(probabilities) if encoder.labels else None,
+            lambda values, chances: Vectors(
+                task, batch.record_ids, values, chances, starts, leads != encoder.spec.leads
+            ),
+        )
+
+
+def _embedded(
+    encoder: Encoder,
+    raw: tuple[Tensor, ...],
+    batch: Batch,
+    leads: tuple[str, ...],
+    limit: int,
+) -> tuple[Tensor, Tensor | None]:
+    """Return ``(records, windows, dim)`` and the windows' probabilities of some records."""
+    prepared = encoder.prepare_batch(*raw, rate_hz=batch.rate_hz, leads=batch.leads)
+    windows = prepared.flatten(0, 1)
+    names = encoder.spec.leads if encoder.spec.missing_leads == "zero" else leads
+    parts = [
+        encoder.encode(windows[at : at + limit], names) for at in range(0, len(windows), limit)
+    ]
+    vectors = torch.cat([vectors for vectors, _ in parts]).reshape(*prepared.shape[:2], -1)
+    if not encoder.labels:
+        return vectors, None
+    chances = torch.cat([chances for _, chances in parts if chances is not None])
+    return vectors, chances.reshape(*prepared.shape[:2], -1)
+
+
+class _Fetch:
+    """Results on their way to the host."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        vectors: Tensor,
+        probabilities: Tensor | None,
+        made: Callable[[NDArray[np.float32], NDArray[np.float32] | None], Vectors],
+    ) -> None:
+        self._encoder = encoder
+        self._made = made
+        self._vectors = _to_host(vectors)
+        self._probabilities = None if probabilities is None else _to_host(probabilities)
+        event: Any = torch.cuda.Event  # untyped
+        self._arrived = event() if vectors.device.type == "cuda" else None
+        if self._arrived is not None:
+            self._arrived.record(torch.cuda.current_stream(vectors.device))
+
+    def wait(self) -> Vectors:
+        """Return the results once they are there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        chances = None
+        if self._probabilities is not None:
+            pooled = self._encoder.pool_probabilities(self._probabilities.numpy())
+            chances = pooled.astype(np.float32)
+        return self._made(self._vectors.numpy(), chances)
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """Begin to copy a tensor to memory that a GPU can write to while the host goes on."""
+    if tensor.device.type != "cuda":
+        return tensor
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error)  # a plain RuntimeError on the host
+
+
+def _lost(error: BaseException) -> bool:
+    """Tell whether CUDA itself failed; after that nothing runs on the device in this process."""
+    kind = getattr(torch, "AcceleratorError", ())
+    return isinstance(error, kind) or "CUDA error" in str(error)
