@@ -359,7 +359,7 @@ def _waveforms(warehouse: Warehouse, wanted: Collection[str]) -> Iterator[Wavefo
     while True:
         table = warehouse.table("waveforms")
         try:
-            for waveform in scan(table.files(), rest):
+            for waveform in scan(table.files(), rest, ahead=True):
                 rest.discard(waveform.record_id)
                 yield waveform
         except DamagedError:

@@ -6,6 +6,7 @@ Every page that is decoded is checked against its checksum, where its writer mad
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -91,7 +92,11 @@ def signals_of(rows: pa.Table) -> list[Signal]:
 
 
 def scan(
-    files: Sequence[Path], wanted: Collection[str] | None = None, *, rows: int = 64
+    files: Sequence[Path],
+    wanted: Collection[str] | None = None,
+    *,
+    rows: int = 64,
+    ahead: bool = False,
 ) -> Iterator[Waveform]:
     """Stream waveforms in shard order, a row group at a time.
 
@@ -99,17 +104,34 @@ def scan(
         files: Shards of the ``waveforms`` table.
         wanted: Record ids to yield; None for all. A row group without any is not decoded.
         rows: Rows decoded at once; the row groups of the table hold 64.
+        ahead: Read the next row group, in a thread, while this one is used.
 
     Raises:
         DamagedError: A shard is missing or damaged.
     """
+    groups = _groups(files, wanted)
+    for table in _ahead(groups) if ahead else groups:
+        for start in range(0, len(table), rows):
+            yield from decode(table.slice(start, rows))
+
+
+def _groups(files: Sequence[Path], wanted: Collection[str] | None) -> Iterator[pa.Table]:
+    """Yield the rows that are wanted, a row group at a time."""
     for path in files:
         with _opened(path) as shard:
             for group in range(shard.num_row_groups):
                 with _named(path):
                     table = _group(shard, group, wanted)
-                for start in range(0, len(table), rows):
-                    yield from decode(table.slice(start, rows))
+                yield table
+
+
+def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the same, one more being made meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, tables, None)
+        while (table := coming.result()) is not None:
+            coming = reader.submit(next, tables, None)
+            yield table
 
 
 def read(files: Sequence[Path], record_id: str) -> Waveform | None:

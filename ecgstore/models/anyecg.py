@@ -36,7 +36,7 @@ from ecgstore.record import LEADS
 from ecgstore.signal import butterworth, consecutive_starts, notch, polyphase_length
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -134,7 +134,7 @@ class AnyEcgConfiguration:
         """Return seeded tensors."""
         return seeded_tensors(self.shapes(), seed=seed)
 
-    def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return them as they are."""
         return dict(tensors)
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
     from ecgstore.models.weights import Checkpoint
@@ -50,8 +48,11 @@ class Configuration(Protocol):
     def untrained(self, seed: int) -> dict[str, Tensor]:
         """Return seeded tensors of these shapes, the same on every machine."""
 
-    def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors as the network's own state dict, fused where it wants them so."""
+    def fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors as the network's own state dict, fused where it wants them so.
+
+        They may be taken out of ``tensors``, so that what is fused is not held twice.
+        """
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ class Weights:
         name: Name of the file, or ``untrained (seed 0)``.
         sha256: Digest of the file, or of the tensors where there is no file.
         configuration: The dimensions.
-        tensors: Finite float32 state dict with the keys of `Configuration.shapes`.
+        tensors: Finite float32 state dict with the keys of `Configuration.shapes`. The encoder
+            that is made of them takes them out.
     """
 
     name: str
     sha256: str
     configuration: Configuration
-    tensors: Mapping[str, Tensor]
+    tensors: dict[str, Tensor]

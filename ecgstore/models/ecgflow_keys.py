@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 from ecgstore.models.weights import renamed, seeded_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -147,7 +146,7 @@ class EcgFlowConfiguration:
         """Return seeded tensors."""
         return seeded_tensors(self.shapes(), seed=seed)
 
-    def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename, and make a matrix of the patch projection."""
         state = renamed(tensors, _NAMES)
         state["patch_embedding.weight"] = state["patch_embedding.weight"].flatten(1)

@@ -13,7 +13,6 @@ from ecgstore.models.weights import renamed, seeded_tensors
 from ecgstore.record import LEADS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
 
     from ecgstore.models.weights import Checkpoint
 
@@ -164,7 +163,7 @@ class EcgFmConfiguration:
         tensors[_SCALE] = torch.full((1, 1, self.position_kernel), norm)
         return tensors
 
-    def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename, fold the weight norm, and make matrices of the stem and of query-key-value."""
         state = renamed(tensors, _NAMES)
         for block in range(len(self.stem)):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self
 from ecgstore.models.weights import renamed, seeded_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -133,7 +132,7 @@ class EcgFounderConfiguration:
         """Return seeded tensors."""
         return seeded_tensors(self.shapes(), seed=seed)
 
-    def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename, and make matrices of the convolutions of one tap."""
         state = renamed(tensors, _NAMES)
         pointwise = (".enter.weight", ".leave.weight")

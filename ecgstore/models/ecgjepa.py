@@ -21,7 +21,7 @@ from ecgstore.models.spec import ModelSpec, Variant
 from ecgstore.models.weights import renamed, seeded_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ecgstore.models.arithmetic import Arithmetic, Signal
     from ecgstore.models.configuration import Configuration
@@ -148,7 +148,7 @@ class EcgJepaConfiguration:
         table = position_table(len(LEADS), self.patches, self.dim)
         return seeded_tensors(self.shapes(), seed=seed) | {"pos_embed": table}
 
-    def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename."""
         return renamed(tensors, _NAMES)
 

@@ -106,6 +106,7 @@ class Encoder(Preparation, abc.ABC):
         with torch.device("meta"):
             self.network = self.network_type(facts)
         self.network.load_state_dict(facts.fold(weights.tensors), assign=True)
+        weights.tensors.clear()
         self.network.eval().requires_grad_(requires_grad=False)
         if self.precision == "bf16":
             use_bfloat16(self.network)

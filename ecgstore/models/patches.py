@@ -25,7 +25,7 @@ from ecgstore.models.weights import renamed, seeded_tensors
 from ecgstore.signal import butterworth, evaluation_starts, fourier_length
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ecgstore.models.arithmetic import Arithmetic, Signal
     from ecgstore.models.weights import Checkpoint
@@ -174,7 +174,7 @@ class PatchConfiguration(abc.ABC):
         tensors["pos_embedding"] = sincos_table(self.patches, self.dim)[None, : self.positions]
         return tensors
 
-    def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename."""
         return renamed(tensors, _NAMES)
 

@@ -49,7 +49,7 @@ def check(encoder: Encoder) -> str | None:
     if not gap <= CHECK_TOLERANCE:
         msg = (
             f"{encoder.weights_name!r} for {encoder.spec.name!r}: the logits of the published "
-            f"test vector differ by {gap:.3g}, expected at most {CHECK_TOLERANCE:g}."
+            f"test vector differ by {gap:.3g}, expected at most {CHECK_TOLERANCE:g}: other weights."
         )
         raise WeightsError(msg, model=encoder.spec.name)
     return f"{len(CHECK_LOGITS)} logits of the published test vector, within {gap:.2g}"

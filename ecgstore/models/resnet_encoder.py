@@ -23,7 +23,6 @@ from ecgstore.record import LEADS
 from ecgstore.signal import polyphase_length
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
 
     from ecgstore.models.arithmetic import Arithmetic, Signal
     from ecgstore.models.configuration import Weights
@@ -111,7 +110,7 @@ class ResNet50Configuration:
                 tensors[key] = torch.zeros_like(tensor)
         return tensors
 
-    def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Put the counters back."""
         norms = [key.removesuffix("running_mean") for key in tensors if "running_mean" in key]
         return {**tensors, **{f"{norm}{_COUNTER}": torch.tensor(0) for norm in norms}}

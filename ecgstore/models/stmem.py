@@ -24,7 +24,7 @@ from ecgstore.models.spec import ModelSpec
 from ecgstore.record import LEADS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ecgstore.models.configuration import Configuration
     from ecgstore.models.layers import Block
@@ -78,7 +78,7 @@ class StMemConfiguration(PatchConfiguration):
         """Return nothing: the tensors tell everything."""
         return {}
 
-    def fold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename, and stack the lead embeddings into one table."""
         state = super().fold(tensors)
         leads = [state.pop(f"lead_embeddings.{lead}") for lead in range(self.leads)]

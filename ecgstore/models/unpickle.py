@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 __all__ = ["Inert", "unpickle"]
@@ -40,9 +41,10 @@ def unpickle(path: Path) -> tuple[str, object]:
         with torch.serialization.safe_globals(_numpy_names()):
             content = torch.load(path, weights_only=True, **options)
     except pickle.UnpicklingError:
-        inert = _inert_pickle()
+        met: dict[str, None] = {}
+        inert = _inert_pickle(met)
         content = torch.load(path, weights_only=False, pickle_module=inert, **options)
-        return "tensors alone; other objects were left inert", content
+        return f"tensors alone; left inert: {_listed(met)}", content
     return "weights only, with numpy arrays", content
 
 
@@ -85,11 +87,20 @@ class Inert:
         """Drop an item of a set."""
 
 
-def _inert_pickle() -> SimpleNamespace:
+def _listed(names: Collection[str], show: int = 20) -> str:
+    """Name what a file asked for; a name comes from the file, so it is shortened and escaped."""
+    shown = [ascii(name[:60])[1:-1] for name in list(names)[:show]]
+    return ", ".join([*shown, *(["…"] if len(names) > show else [])]) or "nothing"
+
+
+def _inert_pickle(met: dict[str, None]) -> SimpleNamespace:
     """Return a stand-in for the pickle module that can build tensors and nothing else.
 
     A pickle may set attributes on whatever it is handed, functions and classes too, so all it is
     handed is made anew for each file.
+
+    Args:
+        met: Takes the names of what the file asks for and does not get.
     """
     rebuild: Any = torch._utils
 
@@ -110,6 +121,9 @@ def _inert_pickle() -> SimpleNamespace:
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str, /) -> object:
-            return allowed.get((module, name), Stub)  # torch resolves storages before this
+            if (module, name) not in allowed:  # torch resolves storages before this
+                met[f"{module}.{name}"] = None
+                return Stub
+            return allowed[module, name]
 
     return SimpleNamespace(__name__="inert", Unpickler=Unpickler)

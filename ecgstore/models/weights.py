@@ -321,10 +321,11 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def renamed(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
-    """Return the tensors under other names: every rule, a pattern and its substitute, in turn."""
+def renamed(tensors: dict[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """Take the tensors under other names: every rule, a pattern and its substitute, in turn."""
     names = {}
-    for key, tensor in tensors.items():
+    for key in list(tensors):
+        tensor = tensors.pop(key)
         name = key
         for pattern, substitute in rules:
             name = re.sub(pattern, substitute, name)

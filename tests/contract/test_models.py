@@ -254,6 +254,21 @@ def test_a_batch_on_a_device_is_prepared_like_a_record_in_memory(
         np.testing.assert_allclose(on_tensors[number], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.gpu
+def test_a_gpu_prepares_like_a_cpu(encoder: Encoder, signal: np.ndarray) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    counts = torch.from_numpy((signal[None] * 200).astype(np.int16))
+    gain, zero = torch.full((1, 12), 200.0), torch.zeros(1, 12)
+    given, exact = (
+        encoder.prepare_batch(
+            counts.to(device), gain.to(device), zero.to(device), rate_hz=RATE_HZ, leads=LEADS
+        )
+        for device in ("cuda", "cpu")
+    )
+    np.testing.assert_allclose(given.cpu(), exact, rtol=0, atol=1e-5)
+
+
 def test_every_readout_has_a_pooling_and_a_version_of_its_own(encoder: Encoder) -> None:
     spec = encoder.spec
     poolings = {

@@ -68,7 +68,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("free_kb", [8, pytest.param(88, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("free_kb", [8, 88])
 def test_a_full_disk_ends_an_ingest_with_one_error_and_it_goes_on_when_there_is_space(
     free_kb: int, made: Path, tmp_path: Path
 ) -> None:
