@@ -18,7 +18,7 @@ from ecgstore.models.ecgfounder_keys import EcgFounderConfiguration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ecgstore.models import ModelSpec
+    from ecgstore.models import Encoder, ModelSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,12 +118,15 @@ def test_published_numbers_tell_a_right_network_from_a_wrong_one() -> None:
     tensors = {key: torch.zeros(shape) for key, shape in configuration.shapes().items()}
     tensors["dense.bias"][:10] = torch.tensor(CHECK_LOGITS)
     model = models.get("ecgfounder")
-    weights = Weights("my.pth", "0" * 64, configuration, tensors)
-    encoder = model.encoder(model.spec, weights, device="cpu", precision="fp32")
-    assert "10 logits" in (published.check(encoder) or "")
+
+    def encoder() -> Encoder:
+        weights = Weights("my.pth", "0" * 64, configuration, dict(tensors))
+        return model.encoder(model.spec, weights, device="cpu", precision="fp32")
+
+    assert "10 logits" in (published.check(encoder()) or "")
     tensors["dense.bias"][3] += 0.25
     with pytest.raises(WeightsError, match=r"my.pth.*differ by 0\.25,"):
-        published.check(model.encoder(model.spec, weights, device="cpu", precision="fp32"))
+        published.check(encoder())
     assert published.check(ecgstore.load_encoder("stmem.mini", device="cpu")) is None
 
 
