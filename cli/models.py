@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import FormatOption, JsonOption, as_format, complete_model, key_values, open_store
+from .options import (
+    FormatOption,
+    JsonOption,
+    as_format,
+    complete_model,
+    open_store,
+    read_settings,
+)
 from .output import Format, emit, notice
 
 if TYPE_CHECKING:
@@ -56,22 +63,6 @@ _AT_A_GLANCE = (
 """Columns of the table; the other forms have them all."""
 
 _WORD = 24  # characters; what is longer is read as a sentence
-
-
-def _settings(pairs: Sequence[str] | None) -> dict[str, object]:
-    return {key: _plain(value) for key, value in key_values(pairs).items()}
-
-
-def _plain(text: str) -> object:
-    """Return a number or a truth value where the text is one."""
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _emit(
@@ -174,7 +165,7 @@ def check(
     """
     import ecgstore
 
-    rows = ecgstore.check_weights(model, weights, settings=_settings(settings))
+    rows = ecgstore.check_weights(model, weights, settings=read_settings(settings))
     emit(rows, form=as_format(form, as_json=as_json))
     if any(row["result"] != "ok" for row in rows):
         raise typer.Exit(1)
@@ -193,7 +184,7 @@ def convert(
     """
     import ecgstore
 
-    ecgstore.convert_weights(model, weights, out, settings=_settings(settings))
+    ecgstore.convert_weights(model, weights, out, settings=read_settings(settings))
     notice(f"written: {out}")
 
 

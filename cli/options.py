@@ -33,7 +33,7 @@ __all__ = [
     "key_values",
     "mapping",
     "open_store",
-    "settings",
+    "read_settings",
     "settings_of",
 ]
 
@@ -83,7 +83,7 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
     return parsed
 
 
-def settings(pairs: Sequence[str] | None) -> dict[str, object]:
+def read_settings(pairs: Sequence[str] | None) -> dict[str, object]:
     """Parse ``k=v`` options whose values may be numbers or truth values."""
     return {key: _plain(value) for key, value in key_values(pairs).items()}
 
@@ -95,7 +95,7 @@ def settings_of(models: Sequence[str], pairs: Sequence[str] | None) -> list[dict
         UsageError: One is for a model that is not there.
     """
     told: dict[str, dict[str, object]] = {name.partition(":")[0]: {} for name in models}
-    for key, value in settings(pairs).items():
+    for key, value in read_settings(pairs).items():
         name, _, setting = key.rpartition(".")
         if name not in told:
             msg = f"{key!r} names none of the models {', '.join(told)}."

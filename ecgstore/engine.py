@@ -18,6 +18,7 @@ import torch
 
 from ecgstore.errors import DeviceError
 from ecgstore.grouping import Batch, Grouping, Refused
+from ecgstore.models.device import exact_float32
 from ecgstore.pipe import Pipe
 
 if TYPE_CHECKING:
@@ -108,14 +109,15 @@ def run(
 
     jobs = [group, *(embed(encoders) for encoders in devices)]
     threads = [threading.Thread(target=results.fed_by(job), daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
-    try:
-        yield from results
-    finally:
-        stop.set()
+    with exact_float32():  # for the whole process, so that no thread undoes it for another
         for thread in threads:
-            thread.join()
+            thread.start()
+        try:
+            yield from results
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
 
 
 class _Device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -132,7 +133,10 @@ def _probe(encoder: Encoder, batch_size: int) -> tuple[float, float]:
         encoder.encode(prepared, leads)[0].cpu()
         return len(prepared)
 
-    with FlopCounterMode(display=False) as counter:
+    # what is compiled does not pass by the counter
+    on_gpu = encoder.device.type == "cuda"
+    eager = torch.compiler.set_stance("force_eager") if on_gpu else contextlib.nullcontext()
+    with eager, FlopCounterMode(display=False) as counter:
         first = once(1)
     flop = counter.get_total_flops() / first
     once(records)

@@ -231,6 +231,23 @@ def test_importing_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_bare_gpu_machine_can_run_an_encoder() -> None:
+    """It has PyTorch, NumPy and SciPy, and need not have what keeps a warehouse."""
+    absent = ["duckdb", "deltalake", "xgboost", "sklearn", "polars", "pandas", "wfdb", "typer"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "import numpy, ecgstore\n"
+        "encoder = ecgstore.load_encoder('stmem.mini', device='cpu')\n"
+        "noise = numpy.random.default_rng(0).normal(size=(12, 5000))\n"
+        "windows = encoder.prepare(noise, rate_hz=500, leads=encoder.spec.leads)\n"
+        "print(encoder.embed(windows).shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "(3, 48)"
+
+
 def test_help_is_light() -> None:
     heavy = sorted(HEAVY | {"scipy": set(), "pandas": set(), "wfdb": set(), "polars": set()})
     code = (

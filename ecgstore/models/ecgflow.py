@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecgstore.errors import UsageError
 from ecgstore.models.ecgflow_keys import DECODER, LEADS8, PATCH, EcgFlowConfiguration
 from ecgstore.models.encoder import Encoder
 from ecgstore.models.layers import Block, LayerNorm, Linear
@@ -114,14 +113,6 @@ class EcgFlowEncoder(Encoder):
         signal = dsp.resample_polyphase(signal, rate_hz, self.rate_hz, line=True)
         starts = evaluation_starts(signal.shape[-1], self.window_samples, 1)
         return (dsp.cut_windows(signal, starts, self.window_samples) - mean) / deviation
-
-    def _check_window(self, samples: int) -> None:
-        if samples != self.window_samples:
-            msg = (
-                f"A window of {samples} samples does not fit {self.spec.name!r}: expected "
-                f"{self.window_samples}."
-            )
-            raise UsageError(msg)
 
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         network, vectors = self.network, {}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 from ecgstore.models.weights import renamed, seeded_tensors
 
 if TYPE_CHECKING:
-
     from torch import Tensor
 
     from ecgstore.models.weights import Checkpoint

@@ -13,7 +13,6 @@ from ecgstore.models.weights import renamed, seeded_tensors
 from ecgstore.record import LEADS
 
 if TYPE_CHECKING:
-
     from ecgstore.models.weights import Checkpoint
 
 __all__ = ["OLD_NAMES", "PRETRAINING", "EcgFmConfiguration"]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
-from ecgstore.errors import UsageError
 from ecgstore.models.encoder import Encoder
 from ecgstore.models.layers import Block, LayerNorm, Linear
 from ecgstore.models.model import Model, models
@@ -230,14 +229,6 @@ class EcgJepaEncoder(Encoder):
             signal = signal[..., :_HALFWAY_SAMPLES]
         signal = dsp.resample_fourier(signal, WINDOW_SAMPLES)
         return dsp.cut_windows(signal, (0,), WINDOW_SAMPLES)
-
-    def _check_window(self, samples: int) -> None:
-        if samples != self.window_samples:
-            msg = (
-                f"A window of {samples} samples does not fit {self.spec.name!r}: expected "
-                f"{self.window_samples}."
-            )
-            raise UsageError(msg)
 
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         if self.readout.startswith("block"):

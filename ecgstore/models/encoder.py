@@ -126,9 +126,14 @@ class Encoder(Preparation, abc.ABC):
     def select(cls, checkpoint: Checkpoint) -> dict[str, Tensor]:
         """Return the encoder's tensors of a checkpoint under their published names."""
 
-    @abc.abstractmethod
     def _check_window(self, samples: int) -> None:
         """Raise `UsageError` when the network cannot take windows of this many samples."""
+        if samples != self.window_samples:
+            msg = (
+                f"A window of {samples} samples does not fit {self.spec.name!r}: expected "
+                f"{self.window_samples}."
+            )
+            raise UsageError(msg)
 
     @abc.abstractmethod
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
-from ecgstore.errors import UsageError
 from ecgstore.models.encoder import Encoder
 from ecgstore.models.model import Model, models
 from ecgstore.models.resnet import ResNet50
@@ -23,7 +22,6 @@ from ecgstore.record import LEADS
 from ecgstore.signal import polyphase_length
 
 if TYPE_CHECKING:
-
     from ecgstore.models.arithmetic import Arithmetic, Signal
     from ecgstore.models.configuration import Weights
     from ecgstore.models.weights import Checkpoint
@@ -196,14 +194,6 @@ class ResNet50Encoder(Encoder):
         signal = signal[..., : self._taken(rate_hz)]
         signal = dsp.resample_polyphase(signal, rate_hz, self.rate_hz, line=True)
         return dsp.cut_windows(signal, (0,), self.window_samples)
-
-    def _check_window(self, samples: int) -> None:
-        if samples != self.window_samples:
-            msg = (
-                f"A window of {samples} samples does not fit {self.spec.name!r}: expected "
-                f"{self.window_samples}."
-            )
-            raise UsageError(msg)
 
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         features = self.network.features(windows)
