@@ -18,6 +18,7 @@ Full-size random weights, ten-second records at 500 Hz with twelve leads. For ea
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -66,7 +67,6 @@ def encoder_of(name: str, device: str, precision: str) -> Encoder:
 
 def seconds(work: Callable[[], object], device: str, least_s: float) -> float:
     """Return the seconds of one call, over as many as fill the time."""
-    work()
     _wait(device)
     began, count = time.perf_counter(), 0
     while True:
@@ -86,6 +86,7 @@ def matrix_rate(device: str, dtype: torch.dtype, least_s: float) -> float:
     """Return the operations a second of a square matrix product."""
     n = 2048 if device == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    a @ b
     return 2 * n**3 / seconds(lambda: a @ b, device, least_s)
 
 
@@ -118,13 +119,16 @@ def in_memory(name: str, device: str, batch: int, least_s: float, turns: int) ->
     with FlopCounterMode(display=False) as counter:
         reference()
     flop = counter.get_total_flops()
-    taken: dict[str, list[float]] = {}
-    for _ in range(turns):
-        taken.setdefault("plain", []).append(seconds(reference, device, least_s))
-        for precision, one in encoders.items():
-            spent = seconds(lambda one=one: one.encode(windows, LEADS), device, least_s)
-            taken.setdefault(precision, []).append(spent)
-        taken.setdefault("prepared", []).append(seconds(whole, device, least_s))
+    works: dict[str, Callable[[], object]] = {"plain": reference}
+    for precision, one in encoders.items():
+        works[precision] = functools.partial(one.encode, windows, LEADS)
+    works["prepared"] = whole
+    for work in works.values():
+        work()
+    taken: dict[str, list[float]] = {what: [] for what in works}
+    for turn in range(turns):
+        for what in works if turn % 2 else reversed(works):
+            taken[what].append(seconds(works[what], device, least_s))
     dtype = torch.bfloat16 if "bf16" in encoders else torch.float32
     rate = matrix_rate(device, dtype, least_s)
     middle = {what: float(np.median(values)) for what, values in taken.items()}
@@ -135,8 +139,8 @@ def in_memory(name: str, device: str, batch: int, least_s: float, turns: int) ->
         "batch": batch,
         "largest difference, fp32 to plain": gap,
         "gflop a window": flop / batch / 1e9,
-        "fp32 / plain": middle["plain"] / middle["fp32"],
-        "bf16 / plain": middle["plain"] / middle["bf16"] if "bf16" in middle else None,
+        "fp32 / plain": _ratio(taken, "fp32"),
+        "bf16 / plain": _ratio(taken, "bf16") if "bf16" in taken else None,
         "windows/s, plain": batch / middle["plain"],
         "windows/s, best": batch / middle[best.precision],
         "records/s, best, prepared": batch / middle["prepared"],
@@ -144,6 +148,11 @@ def in_memory(name: str, device: str, batch: int, least_s: float, turns: int) ->
         "of the matrix rate": flop / middle[best.precision] / rate,
         "matrix rate, TFLOP/s": rate / 1e12,
     }
+
+
+def _ratio(taken: dict[str, list[float]], what: str) -> float:
+    """Return how many times faster than the plain form, the median over turns."""
+    return float(np.median(np.array(taken["plain"]) / np.array(taken[what])))
 
 
 def fill(folder: Path, count: int, *, dataset: str) -> Warehouse:
@@ -193,6 +202,7 @@ def from_warehouse(name: str, device: str, batch: int, records: int, turns: int)
         for turn in range(turns):
             dataset = f"turn{turn}"
             warehouse = fill(Path(folder), records, dataset=dataset)
+            whole()
             alone = seconds(whole, device, 1.0) * records / batch
             began = time.perf_counter()
             done = embed(warehouse, encoder, where=f"dataset = '{dataset}'", batch_size=batch)
@@ -264,7 +274,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, help="default 8, on a GPU 256")
     parser.add_argument("--records", type=int, help="from a warehouse; default 32, on a GPU 20000")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--least-s", type=float, default=2.0, help="seconds of each measurement")
     parser.add_argument("--no-warehouse", action="store_true")
     parser.add_argument("--memory", action="store_true")
@@ -285,7 +295,7 @@ def main() -> None:
             row = in_memory(name, options.device, batch, options.least_s, options.turns)
             if not options.no_warehouse:
                 records = options.records or (20_000 if on_gpu else 32)
-                part = from_warehouse(name, options.device, batch, records, options.turns)
+                part = from_warehouse(name, options.device, batch, records, 3)
                 row["warehouse / in memory"] = part
             rows.append(row)
     if options.json:
