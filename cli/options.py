@@ -89,7 +89,7 @@ def read_settings(pairs: Sequence[str] | None) -> dict[str, object]:
 
 
 def settings_of(models: Sequence[str], pairs: Sequence[str] | None) -> list[dict[str, object]]:
-    """Parse ``model.k=v`` options; returns the settings of each model.
+    """Parse ``model.k=v`` options, for one model ``k=v``; returns the settings of each model.
 
     Raises:
         UsageError: One is for a model that is not there.
@@ -97,6 +97,8 @@ def settings_of(models: Sequence[str], pairs: Sequence[str] | None) -> list[dict
     told: dict[str, dict[str, object]] = {name.partition(":")[0]: {} for name in models}
     for key, value in read_settings(pairs).items():
         name, _, setting = key.rpartition(".")
+        if not name and len(told) == 1:
+            name = next(iter(told))
         if name not in told:
             msg = f"{key!r} names none of the models {', '.join(told)}."
             raise UsageError(msg, hint="Write it as MODEL.KEY=VALUE, such as ecgjepa.heads=4.")

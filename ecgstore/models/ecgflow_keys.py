@@ -180,8 +180,7 @@ def _infer_heads(checkpoint: Checkpoint, dim: int, published: int | None) -> int
     settings = checkpoint.settings
     heads = settings.get("heads", settings.get("num_heads", published))
     if heads is None:
-        what = f"its width {dim} does not tell the number of heads; give it: settings heads"
-        checkpoint.refuse(what)
+        checkpoint.ask(f"how many heads share its width of {dim}", "heads")
     if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or dim % heads:
         checkpoint.refuse(f"its width {dim} does not divide into {heads!r} heads")
     return heads

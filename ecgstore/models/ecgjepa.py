@@ -98,9 +98,7 @@ class EcgJepaConfiguration:
             checkpoint.refuse(f"not an ECG-JEPA encoder of {WINDOW_SAMPLES} samples ({what})")
         heads = checkpoint.settings.get("heads", cls.heads if dim == cls.dim else None)
         if heads is None:
-            checkpoint.refuse(
-                f"its width {dim} does not tell the number of heads; give it: settings heads"
-            )
+            checkpoint.ask(f"how many heads share its width of {dim}", "heads")
         if type(heads) is not int or heads < 1 or dim % heads:
             checkpoint.refuse(f"its width {dim} cannot be split into {heads!r} heads")
         return cls(

@@ -65,7 +65,7 @@ class MaeConfiguration(PatchConfiguration):
         features = checkpoint.shape("to_patch_embedding.1.weight", 1)[0]
         told = {"patch_size": _PUBLISHED.get((rows, features)), **checkpoint.settings}
         if told["patch_size"] is None:
-            checkpoint.refuse("does not tell the size of a patch; give it: settings patch_size")
+            checkpoint.ask("the size of a patch", "patch_size")
         leads = 1 if _kind(rows, told) == "MLAE" else len(LEADS)
         blocks = cls.blocks_of(checkpoint)
         c = cls(patch=features // leads, patches=rows - 1, patch_leads=leads, **blocks)

@@ -76,8 +76,7 @@ class ResNet50Configuration:
         told = [checkpoint.settings.get(key) for key in ("rate_hz", "seconds")]
         numbers = [float(value) for value in told if isinstance(value, int | float)]
         if len(numbers) < len(told):
-            what = "does not tell its input; give it: settings rate_hz, seconds"
-            checkpoint.refuse(what)
+            checkpoint.ask("its input", "rate_hz", "seconds")
         rate_hz, seconds = numbers
         samples = rate_hz * seconds if min(numbers) > 0 else math.nan
         if not 1 <= samples <= _MOST_SAMPLES:

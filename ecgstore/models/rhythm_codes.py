@@ -111,7 +111,7 @@ class EncoderSize:
         depth = checkpoint.count(rf"{re.escape(prefix)}blocks\.(\d+)\.")
         number = checkpoint.settings.get(heads)
         if not isinstance(number, int) or isinstance(number, bool):
-            checkpoint.refuse(f"does not tell the number of heads; give it: settings {heads}")
+            checkpoint.ask(f"how many heads share its width of {dim}", heads)
         if number < 1 or dim % number:
             checkpoint.refuse(f"{number} {heads} do not share a width of {dim} evenly")
         return cls(dim, depth, number, hidden)

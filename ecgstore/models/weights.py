@@ -74,6 +74,19 @@ class Checkpoint:
         """Raise the `WeightsError` that says what is wrong with this file."""
         raise _error(self.model, self.path, what)
 
+    def ask(self, what: str, *keys: str) -> NoReturn:
+        """Raise the `WeightsError` for what neither tensors nor settings tell.
+
+        Args:
+            what: What that is, such as ``the number of heads``.
+            keys: The settings that would tell it.
+        """
+        given = " ".join(f"--set {key}=…" for key in keys)
+        told = ", ".join(f"{key!r}: …" for key in keys)
+        hint = f"Give it: {given}, with the model's name before the key where there are several"
+        hint += f"; in Python settings={{{told}}}."
+        raise _error(self.model, self.path, f"does not tell {what}", hint=hint)
+
     def with_settings(self, settings: Mapping[str, object]) -> Checkpoint:
         """Return the checkpoint with settings that it does not tell itself.
 

@@ -357,10 +357,10 @@ def test_what_only_training_needs_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "drop", "match"),
     [
-        ({}, "tokeniser.", "settings heads"),
+        ({}, "tokeniser.", "--set heads"),
         ({"heads": 5}, "tokeniser.", "evenly"),
-        ({"heads": True}, "tokeniser.", "settings heads"),
-        ({"heads": 4}, "!", "settings tokeniser_heads"),
+        ({"heads": True}, "tokeniser.", "--set heads"),
+        ({"heads": 4}, "!", "--set tokeniser_heads"),
         ({"heads": 4, "tokeniser_heads": 4}, "tokeniser.quantiser.proj", "2 missing"),
         ({"heads": 4}, "encoder.time_positions", "no known kind"),
     ],

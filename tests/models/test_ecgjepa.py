@@ -182,7 +182,7 @@ def test_bfloat16(folder: Path, inputs: Arrays, golden: Arrays) -> None:
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({}, "does not tell the number of heads; give it: settings heads"),
+    ({}, "does not tell how many heads share its width of 32"),
     ({"heads": 5}, "5 heads"), ({"heads": 0}, "0 heads"), ({"heads": True}, "True heads"),
     ({"heads": "4"}, "'4' heads"),
 ])  # fmt: skip

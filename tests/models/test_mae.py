@@ -96,7 +96,7 @@ def test_a_file_without_settings_needs_the_size_of_a_patch(
 ) -> None:
     container = torch.load(path, weights_only=True)
     torch.save(container["model"], tmp_path / "bare.pth")
-    with pytest.raises(WeightsError, match="settings patch_size"):
+    with pytest.raises(WeightsError, match="--set patch_size"):
         load(name, tmp_path / "bare.pth", settings=None)
     vectors = load(name, path).embed(x)
     np.testing.assert_array_equal(load(name, tmp_path / "bare.pth").embed(x), vectors)

@@ -161,9 +161,9 @@ def test_a_file_that_does_not_tell_its_input(tmp_path: Path) -> None:
     path = tmp_path / "bare.safetensors"
     tensors = ResNet50Configuration(width=4).untrained(0)
     write_safetensors(path, tensors, settings={}, source="")
-    with pytest.raises(WeightsError, match="settings rate_hz, seconds"):
+    with pytest.raises(WeightsError, match="--set rate_hz=… --set seconds"):
         load(path)
-    with pytest.raises(WeightsError, match="settings rate_hz, seconds"):
+    with pytest.raises(WeightsError, match="--set rate_hz=… --set seconds"):
         load(path, settings={"rate_hz": 100, "seconds": "ten"})
     for rate_hz, seconds in ((-100, -2), (float("inf"), 2), (1e9, 10), (0.1, 1)):
         with pytest.raises(WeightsError, match="makes no sense"):
