@@ -1,17 +1,20 @@
 """The engine: from waveforms to vectors on one or several devices, each waveform decoded once.
 
-One thread decodes shards and groups records of equal rate, length and leads: only windows of equal
-shape share a batch, because padding changes embeddings (ecgfm.md, section 6). One thread a device
-copies the ADC counts there, as they are stored, and does everything else on it: millivolts,
-resampling, filters, normalising, network. Results come back while the next batch runs, and the
-caller writes them meanwhile. All queues are bounded, so memory does not grow with the records.
+One thread decodes shards and groups records of equal rate, length and leads. One thread a device
+copies their ADC counts there, as they are stored, and does everything else on it: millivolts,
+resampling, filters, normalising, network. Windows of equal shape run together, whatever records
+they come from; none is padded, because padding changes embeddings (ecgfm.md, section 6). Results
+come back while the next batch runs, and the caller writes them meanwhile. What waits anywhere is
+bounded, so memory does not grow with the records.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
     from ecgstore.waveforms import Waveform
 
 __all__ = ["Vectors", "run"]
+
+T = TypeVar("T")
+
+_SHAPES_HELD = 4
+"""Windows of all shapes wait for company until there are so many full batches of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +135,9 @@ class _Device:
         self._encoders = encoders
         self._device = encoders[0].device
         self._limits = [batch_size] * len(encoders)
+        self._held: list[dict[tuple[tuple[str, ...], int], list[_Piece]]] = [
+            defaultdict(list) for _ in encoders
+        ]
         stream: Any = torch.cuda.Stream  # untyped
         self._copies = stream(self._device) if self._device.type == "cuda" else None
 
@@ -155,16 +166,34 @@ class _Device:
             if self._copies is None:
                 under_way += launched
                 launched = []
-            for fetch in under_way:
-                results.put(fetch.wait())
+            _deliver(under_way, results)
             under_way = launched
-        for fetch in under_way:
-            results.put(fetch.wait())
+        rest = [self._run(task, key) for task, held in enumerate(self._held) for key in list(held)]
+        _deliver([*under_way, *rest], results)
 
     def _launch(self, batch: Batch) -> list[_Fetch]:
-        """Start every encoder on a batch; on a GPU nothing waits for it."""
+        """Prepare a batch for every encoder, and start those that have enough windows.
+
+        Windows of equal shape are run together, whatever the length of their records. On a GPU
+        nothing waits for what is started.
+        """
         raw = self._moved(batch)
-        return [self._one(task, leads, batch, raw) for task, leads in batch.tasks.items()]
+        started = []
+        for task, leads in batch.tasks.items():
+            encoder, held = self._encoders[task], self._held[task]
+            windows = self._fitting(task, partial(_prepared, encoder, batch, raw))
+            names = encoder.spec.leads if encoder.spec.missing_leads == "zero" else leads
+            starts = encoder.window_starts(batch.counts.shape[2], rate_hz=batch.rate_hz)
+            piece = _Piece(batch.record_ids, windows, starts, leads != encoder.spec.leads)
+            held[names, windows.shape[3]].append(piece)
+            counts = {key: sum(map(len, pieces)) for key, pieces in held.items()}
+            crowded = sum(counts.values()) >= _SHAPES_HELD * self._limits[task]
+            started += [
+                self._run(task, key)
+                for key, count in counts.items()
+                if crowded or count >= self._limits[task]
+            ]
+        return started
 
     def _moved(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Copy a batch to the device, on a GPU beside what runs there."""
@@ -179,56 +208,63 @@ class _Device:
             part.record_stream(current)
         return moved[0], moved[1], moved[2]
 
-    def _one(
-        self, task: int, leads: tuple[str, ...], batch: Batch, raw: tuple[Tensor, ...]
-    ) -> _Fetch:
-        """Run one encoder over a batch, in parts that the memory holds."""
-        encoder, done, at = self._encoders[task], [], 0
-        while at < len(batch.record_ids):
+    def _run(self, task: int, key: tuple[tuple[str, ...], int]) -> _Fetch:
+        """Run the network on the windows of one shape."""
+        encoder, pieces = self._encoders[task], self._held[task].pop(key)
+        windows = torch.cat([piece.windows.flatten(0, 1) for piece in pieces])
+        vectors, chances = self._fitting(task, partial(_encoded, encoder, windows, key[0]))
+        return _Fetch(task, encoder, pieces, vectors, chances)
+
+    def _fitting(self, task: int, work: Callable[[int], T]) -> T:
+        """Do work on so many windows or records at once as the memory holds."""
+        while True:
             limit = self._limits[task]
-            part = tuple(tensor[at : at + limit] for tensor in raw)
             try:
-                done.append(_embedded(encoder, part, batch, leads, limit))
+                return work(limit)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
                 if limit == 1:
-                    msg = f"{encoder.spec.name!r} needs more memory than {self._device} has free."
+                    name = self._encoders[task].spec.name
+                    msg = f"{name!r} needs more memory than {self._device} has free."
                     raise DeviceError(msg, device=str(self._device)) from error
                 self._limits[task] = limit // 2
-            else:
-                at += limit
-        vectors, probabilities = zip(*done, strict=True)
-        starts = encoder.window_starts(batch.counts.shape[2], rate_hz=batch.rate_hz)
-        return _Fetch(
-            encoder,
-            torch.cat(vectors),
-            torch.cat(probabilities) if encoder.labels else None,
-            lambda values, chances: Vectors(
-                task, batch.record_ids, values, chances, starts, leads != encoder.spec.leads
-            ),
-        )
 
 
-def _embedded(
-    encoder: Encoder,
-    raw: tuple[Tensor, ...],
-    batch: Batch,
-    leads: tuple[str, ...],
-    limit: int,
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Prepared records: ``windows`` is ``(records, windows, leads, samples)``."""
+
+    record_ids: Sequence[str]
+    windows: Tensor
+    starts_s: tuple[float, ...]
+    incomplete: bool
+
+    def __len__(self) -> int:
+        return self.windows.shape[0] * self.windows.shape[1]
+
+
+def _prepared(encoder: Encoder, batch: Batch, raw: tuple[Tensor, ...], limit: int) -> Tensor:
+    """Return the windows of a batch, prepared in parts of so many records."""
+    parts = zip(*(torch.split(tensor, limit) for tensor in raw), strict=True)
+    return torch.cat(
+        [encoder.prepare_batch(*part, rate_hz=batch.rate_hz, leads=batch.leads) for part in parts]
+    )
+
+
+def _encoded(
+    encoder: Encoder, windows: Tensor, names: tuple[str, ...], limit: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Return ``(records, windows, dim)`` and the windows' probabilities of some records."""
-    prepared = encoder.prepare_batch(*raw, rate_hz=batch.rate_hz, leads=batch.leads)
-    windows = prepared.flatten(0, 1)
-    names = encoder.spec.leads if encoder.spec.missing_leads == "zero" else leads
-    parts = [
-        encoder.encode(windows[at : at + limit], names) for at in range(0, len(windows), limit)
-    ]
-    vectors = torch.cat([vectors for vectors, _ in parts]).reshape(*prepared.shape[:2], -1)
-    if not encoder.labels:
-        return vectors, None
-    chances = torch.cat([chances for _, chances in parts if chances is not None])
-    return vectors, chances.reshape(*prepared.shape[:2], -1)
+    """Return vectors and probabilities of windows, run in parts of so many."""
+    parts = [encoder.encode(part, names) for part in torch.split(windows, limit)]
+    vectors, chances = zip(*parts, strict=True)
+    return torch.cat(vectors), torch.cat(chances) if encoder.labels else None
+
+
+def _deliver(fetches: Iterable[_Fetch], results: Pipe[Vectors | Refused]) -> None:
+    for fetch in fetches:
+        for vectors in fetch.wait():
+            results.put(vectors)
 
 
 class _Fetch:
@@ -236,13 +272,15 @@ class _Fetch:
 
     def __init__(
         self,
+        task: int,
         encoder: Encoder,
+        pieces: Sequence[_Piece],
         vectors: Tensor,
         probabilities: Tensor | None,
-        made: Callable[[NDArray[np.float32], NDArray[np.float32] | None], Vectors],
     ) -> None:
+        self._task = task
         self._encoder = encoder
-        self._made = made
+        self._pieces = [(piece, piece.windows.shape[:2]) for piece in pieces]
         self._vectors = _to_host(vectors)
         self._probabilities = None if probabilities is None else _to_host(probabilities)
         event: Any = torch.cuda.Event  # untyped
@@ -250,15 +288,26 @@ class _Fetch:
         if self._arrived is not None:
             self._arrived.record(torch.cuda.current_stream(vectors.device))
 
-    def wait(self) -> Vectors:
-        """Return the results once they are there."""
+    def wait(self) -> Iterator[Vectors]:
+        """Yield the results of each piece once they are there."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        chances = None
-        if self._probabilities is not None:
-            pooled = self._encoder.pool_probabilities(self._probabilities.numpy())
-            chances = pooled.astype(np.float32)
-        return self._made(self._vectors.numpy(), chances)
+        at = 0
+        for piece, (records, windows) in self._pieces:
+            rows = slice(at, at + records * windows)
+            at = rows.stop
+            chances = None
+            if self._probabilities is not None:
+                each = self._probabilities[rows].numpy().reshape(records, windows, -1)
+                chances = self._encoder.pool_probabilities(each).astype(np.float32)
+            yield Vectors(
+                self._task,
+                piece.record_ids,
+                self._vectors[rows].numpy().reshape(records, windows, -1),
+                chances,
+                piece.starts_s,
+                piece.incomplete,
+            )
 
 
 def _to_host(tensor: Tensor) -> Tensor:

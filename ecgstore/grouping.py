@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Grouping", "Refused"]
 
+_HELD_BYTES = 2**26
+"""Counts of the records that wait for others of their shape, all together: 500 of 10 s."""
+_KINDS = 10_000
+"""Kinds of record of which is remembered who takes them."""
+
 _BATCH_BYTES = 2**28
 """Float64 millivolts of a batch at most: 500 records of 10 s, or a part of a Holter's day."""
 
@@ -98,6 +103,7 @@ class Grouping:
         waiting: dict[object, list[Waveform]] = defaultdict(list)
         tasks_of: dict[object, dict[int, tuple[str, ...]]] = {}
         key: object
+        held = 0
         for waveform in waveforms:
             kept, lost = _present(waveform)
             flat = _flat(kept)
@@ -116,8 +122,13 @@ class Grouping:
             key = (rate_hz, samples, kept.leads, tuple(tasks))
             tasks_of[key] = tasks
             waiting[key].append(kept)
-            if len(waiting[key]) >= self._records(kept):
-                yield self._batch(waiting.pop(key), rate_hz, tasks)
+            held += kept.digital.nbytes
+            if held >= _HELD_BYTES:  # records of many lengths: the largest group goes first
+                key = max(waiting, key=lambda one: sum(w.digital.nbytes for w in waiting[one]))
+            if held >= _HELD_BYTES or len(waiting[key]) >= self._records(kept):
+                group = waiting.pop(key)
+                held -= sum(one.digital.nbytes for one in group)
+                yield self._batch(group, self._rates[group[0].record_id], tasks_of.pop(key))
         for key, records in waiting.items():
             yield self._batch(records, self._rates[records[0].record_id], tasks_of[key])
 
@@ -134,6 +145,8 @@ class Grouping:
             return "no rate"
         key = (task, tuple(lost.items()), flat, samples, rate_hz)
         if key not in self._judged:
+            if len(self._judged) >= _KINDS:
+                self._judged.clear()
             try:
                 verdict: tuple[str, ...] | str = self._encoders[task].accept(
                     lost, samples, rate_hz=rate_hz, flat=flat

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from ecgstore import engine
-from ecgstore.grouping import Refused
+from ecgstore.grouping import Batch, Grouping, Refused
 from ecgstore.models import load_encoder, load_encoders
 from ecgstore.record import INVALID, LEADS
 from ecgstore.waveforms import Waveform
@@ -152,3 +153,50 @@ def test_a_reader_that_leaves_early_ends_every_thread(records: list[Waveform]) -
     next(running)
     running.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_records_of_all_lengths_share_batches_of_windows() -> None:
+    """As many lengths as records, which is what some archives hold."""
+    mixed = [waveform(f"m{number}", seconds=10 + number / 10) for number in range(10)]
+    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    whole, sizes = encoder.encode, []
+
+    def encode(windows: torch.Tensor, leads: tuple[str, ...]) -> object:
+        sizes.append(len(windows))
+        return whole(windows, leads)
+
+    encoder.encode = encode  # type: ignore[assignment,method-assign]
+    wanted = {record.record_id for record in mixed}
+    rates = dict.fromkeys(wanted, 500.0)
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for item in engine.run(iter(mixed), [[encoder]], [wanted], rates=rates, batch_size=4):
+        assert isinstance(item, engine.Vectors)
+        found |= dict(zip(item.record_ids, item.values[:, 0], strict=True))
+    assert sorted(sizes) == [2, 4, 4]
+    for record in mixed:
+        windows = encoder.prepare(record.signal_mv, rate_hz=500.0, leads=record.leads)
+        alone, _ = whole(torch.from_numpy(windows), encoder.spec.leads)
+        np.testing.assert_allclose(found[record.record_id], alone[0], rtol=0, atol=1e-5)
+
+
+def test_what_waits_for_company_is_bounded() -> None:
+    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    asked = 0
+
+    def source() -> Iterator[Waveform]:
+        nonlocal asked
+        counts = np.zeros((12, 600_000), np.int16)
+        counts[:, ::7] = 1
+        for number in range(40):
+            asked += 1
+            shorter = counts[:, : 600_000 - number]  # 14 MB, each of another length
+            yield Waveform(str(number), LEADS, shorter, np.ones(12), np.zeros(12, np.int32))
+
+    names = {str(number) for number in range(40)}
+    grouping = Grouping([encoder], [names], dict.fromkeys(names, 500.0), batch_size=8, pinned=False)
+    batches = grouping.of(source())
+    first = next(batches)
+    assert isinstance(first, Batch)
+    assert asked < 8
+    rest = [name for batch in batches if isinstance(batch, Batch) for name in batch.record_ids]
+    assert sorted([*first.record_ids, *rest]) == sorted(names)
