@@ -92,7 +92,7 @@ def test_settings_that_tensors_do_not_tell_are_given_by_hand(
     given = ("ecgjepa", "--weights", test_data / "goldens" / "ecgjepa_tiny" / "checkpoint.pth")
     lacking = run("models", "check", *given, "--json")
     assert lacking.code == 1
-    assert "number of heads" in json.loads(lacking.out)[-1]["detail"]
+    assert "how many heads" in json.loads(lacking.out)[-1]["detail"]
     assert rows(run("models", "check", *given, "--set", "heads=4", "--json"))
     out = tmp_path / "ecgjepa.safetensors"
     assert run("models", "convert", *given, "--set", "heads=4", "-o", out).code == 0
