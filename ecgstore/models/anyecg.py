@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ecgstore.errors import UnknownNameError, UsageError
+from ecgstore.errors import UsageError
 from ecgstore.models.device import exact_float32
 from ecgstore.models.encoder import Encoder
 from ecgstore.models.layers import Linear
@@ -226,16 +226,7 @@ class AnyEcgEncoder(Encoder):
         if tokeniser is None:
             msg = f"{self.weights_name!r} has no tokeniser; rhythm codes need one."
             raise UsageError(msg)
-        names = self.spec.leads if leads is None else tuple(leads)
-        if windows.ndim != 3 or windows.shape[1] != len(names):
-            msg = f"Windows have the shape {windows.shape}, expected (windows, {len(names)}, n)."
-            raise UsageError(msg, hint="Name the leads: encoder.codes(windows, leads=…)")
-        unknown = [lead for lead in names if lead not in self.spec.leads]
-        if unknown:
-            raise UnknownNameError(unknown[0], kind="lead", known=self.spec.leads)
-        self._check_window(windows.shape[2])
-        if not np.isfinite(windows).all():
-            self._refuse("NaN", "has NaN or infinite values after preparation")
+        names = self._checked(windows, leads)
         codes = np.empty((*windows.shape[:2], windows.shape[2] // PATCH), np.int16)
         if len(windows):
             batch = torch.from_numpy(np.ascontiguousarray(windows, np.float32)).to(self.device)

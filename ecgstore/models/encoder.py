@@ -243,30 +243,37 @@ class Encoder(Preparation, abc.ABC):
         assert logits is not None  # where there are labels there is a head
         return logits
 
-    def _on_arrays(
+    def _checked(
         self, windows: NDArray[np.floating], leads: Sequence[str] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Check windows, run them, and return vectors and probabilities."""
+    ) -> tuple[str, ...]:
+        """Check shape, leads and values of windows; returns the names of their leads."""
         names = self.spec.leads if leads is None else tuple(leads)
         if windows.ndim != 3 or windows.shape[1] != len(names):
             msg = f"Windows have the shape {windows.shape}, expected (windows, {len(names)}, n)."
-            raise UsageError(msg, hint="Name the leads: encoder.embed(windows, leads=…)")
+            raise UsageError(msg, hint="Name the leads: leads=…")
         if self.spec.missing_leads != "omit" and names != self.spec.leads:
             msg = f"{self.spec.name!r} takes the leads {', '.join(self.spec.leads)} in this order."
             raise UsageError(msg)
         unknown = [lead for lead in names if lead not in self.spec.leads]
         if unknown:
             raise UnknownNameError(unknown[0], kind="lead", known=self.spec.leads)
+        self._check_window(windows.shape[2])
+        if not np.isfinite(windows).all():
+            self._refuse("NaN", "has NaN or infinite values after preparation")
+        return names
+
+    def _on_arrays(
+        self, windows: NDArray[np.floating], leads: Sequence[str] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Check windows, run them, and return vectors and probabilities."""
+        names = self._checked(windows, leads)
         if self.readout == "lead" and names != self.spec.leads:
             needed = ", ".join(self.spec.leads)
             msg = f"The read-out 'lead' of {self.spec.name!r} needs the leads {needed}."
             raise UsageError(msg)
-        self._check_window(windows.shape[2])
         if not len(windows):
             none = np.empty((0, len(self.labels)), np.float32)
             return np.empty((0, self.dim), np.float32), none if self.labels else None
-        if not np.isfinite(windows).all():
-            self._refuse("NaN", "has NaN or infinite values after preparation")
         batch = torch.from_numpy(np.ascontiguousarray(windows, np.float32)).to(self.device)
         vectors, probabilities = self.encode(batch, names)
         return vectors.cpu().numpy(), None if probabilities is None else probabilities.cpu().numpy()
