@@ -29,7 +29,7 @@ from ecgstore.catalog import Catalog
 from ecgstore.features import feature_set, matrix
 from ecgstore.fuse import fuse
 from ecgstore.scaling import fused, statistics
-from ecgstore.split import reshuffles, split
+from ecgstore.splitting.split import reshuffles, split
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from ecgstore.fuse import fuse, stored_statistics
 from ecgstore.record import LEADS
 from ecgstore.scaling import fused
 from ecgstore.schema import TABLES
-from ecgstore.split import split
+from ecgstore.splitting.split import split
 from ecgstore.storage.integrity import sha256
 from ecgstore.storage.shards import write_shards
 from ecgstore.warehouse import Warehouse

@@ -14,7 +14,27 @@ from typer.core import TyperGroup
 
 from ecgstore.errors import EcgStoreError, UnknownNameError, UsageError
 
-from . import admin, embed, exchange, history, ingest, learn, look, models, query, upkeep
+from . import (
+    admin,
+    clinical,
+    compare,
+    complementarity,
+    embed,
+    evaluate,
+    exchange,
+    explain,
+    history,
+    ingest,
+    learn,
+    learning_curve,
+    look,
+    models,
+    probe,
+    query,
+    split,
+    subgroups,
+    upkeep,
+)
 from .options import Globals
 from .output import notice
 
@@ -120,11 +140,19 @@ for command in (
     look.quality,
     look.plot,
     embed.embed,
-    learn.split,
+    split.split,
     learn.fuse,
     learn.train,
-    learn.evaluate,
+    evaluate.evaluate,
+    evaluate.predict,
     learn.project,
+    compare.compare,
+    complementarity.complementarity,
+    clinical.clinical,
+    explain.explain,
+    subgroups.subgroups,
+    probe.probe,
+    learning_curve.learning_curve,
     query.sql,
     query.report,
     exchange.export,

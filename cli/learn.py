@@ -1,4 +1,4 @@
-"""Commands of learning: split, fuse, train, evaluate, project."""
+"""Commands of learning: fuse, train, project."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 from .options import (
     Classifier,
     DryRun,
-    Features,
     FormatOption,
     JsonOption,
     SetOption,
     SplitName,
+    TargetOption,
     as_format,
     complete_model,
     globals_of,
@@ -24,14 +24,7 @@ from .options import (
 )
 from .output import emit, live, notice
 
-__all__ = ["evaluate", "fuse", "project", "split", "train"]
-
-
-class Group(StrEnum):
-    """What is kept on one side of a split."""
-
-    patient_id = "patient_id"
-    none = "none"
+__all__ = ["fuse", "project", "train"]
 
 
 class Scale(StrEnum):
@@ -50,10 +43,24 @@ class Fit(StrEnum):
 
 
 class Missing(StrEnum):
-    """What a record without one of the vectors does."""
+    """What becomes of a record without one of the vectors."""
 
     drop = "drop"
     error = "error"
+    keep = "keep"
+
+
+class Fusion(StrEnum):
+    """How several vectors become one, or several scores."""
+
+    concat = "concat"
+    pca = "pca"
+    whiten = "whiten"
+    cca = "cca"
+    average = "average"
+    rank = "rank"
+    stacking = "stacking"
+    attention = "attention"
 
 
 class Method(StrEnum):
@@ -62,41 +69,6 @@ class Method(StrEnum):
     tsne = "tsne"
     pca = "pca"
     umap = "umap"
-
-
-def split(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A new name for the split.")],
-    task: Annotated[str, typer.Option("--task", help="Task to stratify by.")],
-    repeats: Annotated[int, typer.Option("--repeats", help="Reshuffles.", min=1)] = 10,
-    test_size: Annotated[float, typer.Option("--test-size", help="Part held out.")] = 0.2,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the first reshuffle.")] = 0,
-    group: Annotated[
-        Group, typer.Option("--group", help="Keep patients on one side, or none.")
-    ] = Group.patient_id,
-    dry_run: DryRun = False,
-    form: FormatOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Draw stratified train/test reshuffles; patients never cross unless --group none.
-
-    Example: ecgstore split mi10 --task MI --repeats 10 --test-size 0.2 --seed 0
-    """
-    with open_store(context) as store:
-        result = store.split(
-            name,
-            task=task,
-            repeats=repeats,
-            test_size=test_size,
-            seed=seed,
-            group=group.value,
-            dry_run=dry_run,
-        )
-    emit(result.rows, form=as_format(form, as_json=as_json))
-    if result.unidentified and group is Group.patient_id:
-        notice(f"{result.unidentified} records have no patient id: each is taken as a patient.")
-    if not result.added and not dry_run:
-        notice(f"unchanged: {name}")
 
 
 def fuse(
@@ -109,12 +81,22 @@ def fuse(
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="A new name for the feature set.")],
-    scale: Annotated[Scale, typer.Option("--scale", help="Scaling.")] = Scale.minmax,
+    method: Annotated[
+        Fusion, typer.Option("--method", help="Join vectors side by side, or otherwise.")
+    ] = Fusion.concat,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter of the method."),
+    ] = None,
+    scale: Annotated[
+        Scale | None, typer.Option("--scale", help="Scaling of concat; default minmax.")
+    ] = None,
     fit: Annotated[
         Fit, typer.Option("--fit", help="Fit the scaling on training records, or on all.")
     ] = Fit.train,
     missing: Annotated[
-        Missing, typer.Option("--missing", help="Drop records that lack a vector, or refuse.")
+        Missing,
+        typer.Option("--missing", help="Drop records that lack a vector, refuse, or keep them."),
     ] = Missing.drop,
     dry_run: DryRun = False,
     form: FormatOption = None,
@@ -128,7 +110,9 @@ def fuse(
         result = store.fuse(
             model,
             name=name,
-            scale=scale.value,
+            method=method.value,
+            settings=key_values(settings),
+            scale=scale.value if scale else None,
             fit=fit.value,
             missing=missing.value,
             dry_run=dry_run,
@@ -143,6 +127,10 @@ def train(
     features: Annotated[str, typer.Option("--features", help="Feature set to train on.")],
     split_name: SplitName,
     classifier: Classifier = "xgboost",
+    task: Annotated[
+        str | None, typer.Option("--task", help="One of the split's tasks; default its only one.")
+    ] = None,
+    target: TargetOption = None,
     settings: SetOption = None,
     dry_run: DryRun = False,
     form: FormatOption = None,
@@ -157,36 +145,8 @@ def train(
             features,
             split_name,
             classifier=classifier,
-            params=key_values(settings),
-            dry_run=dry_run,
-            progress=progress,
-        )
-    emit(result.rows, form=as_format(form, as_json=as_json))
-
-
-def evaluate(
-    context: typer.Context,
-    features: Features,
-    split_name: SplitName,
-    classifier: Classifier = "xgboost",
-    baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Also score this: resnet50 on raw signals.")
-    ] = None,
-    settings: SetOption = None,
-    dry_run: DryRun = False,
-    form: FormatOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Score feature sets over the reshuffles of a split: AUROC and AUCPR, mean and deviation.
-
-    Example: ecgstore evaluate --features stmem --features ecgfm --features fusion --split mi10
-    """
-    with open_store(context) as store, live(quiet=globals_of(context).quiet) as progress:
-        result = store.evaluate(
-            features,
-            split_name,
-            classifier=classifier,
-            baseline=baseline,
+            task=task,
+            target=None if target is None else target.value,
             params=key_values(settings),
             dry_run=dry_run,
             progress=progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,8 @@ __all__ = [
     "Overwrite",
     "SetOption",
     "SplitName",
+    "Target",
+    "TargetOption",
     "as_format",
     "globals_of",
     "key_values",
@@ -46,6 +49,15 @@ class Globals:
     at: str | None = None
     debug: bool = False
     quiet: bool = False
+
+
+class Target(StrEnum):
+    """What the labels of a task say."""
+
+    binary = "binary"
+    multiclass = "multiclass"
+    continuous = "continuous"
+    survival = "survival"
 
 
 def globals_of(context: typer.Context) -> Globals:
@@ -172,7 +184,17 @@ Features = Annotated[
 Classifier = Annotated[
     str,
     typer.Option(
-        "--classifier", help="What to fit: xgboost, logistic or resnet50 (on raw signals)."
+        "--classifier",
+        help="What to fit: xgboost, logistic, logistic_cv, ridge, knn, mlp, or resnet50 on raw "
+        "signals.",
+    ),
+]
+TargetOption = Annotated[
+    Target | None,
+    typer.Option(
+        "--target",
+        help="What labels say; default what they look like. Survival: a time, negative where the "
+        "event was not seen.",
     ),
 ]
 SetOption = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -117,18 +118,43 @@ def show(
     sys.stdout.write(known[name].text)
 
 
+class ReportForm(StrEnum):
+    """The forms of a report."""
+
+    html = "html"
+    md = "md"
+    json = "json"
+
+
 def report(
     context: typer.Context,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write.")] = Path("report.html"),
     split_name: Annotated[
         str | None, typer.Option("--split", help="Split to report; default the only one.")
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Title of the page.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            metavar="SQL",
+            help="Groups of records to tell apart; default sex and age >= 65, where known.",
+        ),
+    ] = None,
+    form: Annotated[
+        ReportForm | None,
+        typer.Option(
+            "--format", help="Page, Markdown, or figures alone; default by the file's suffix."
+        ),
+    ] = None,
 ) -> None:
-    """Write one self-contained page: cohort, scores, curves, projections, provenance.
+    """Write the result's model card: one self-contained page, or the same as Markdown or JSON.
 
-    Example: ecgstore report --split mi10 -o mi10.html
+    Example: ecgstore report --split mi10 --by device -o mi10.html
     """
+    told = None if form is None else form.value
     with open_store(context) as store, live(quiet=globals_of(context).quiet) as progress:
-        result = store.report(out, split=split_name, title=title, progress=progress)
+        result = store.report(
+            out, split=split_name, title=title, by=by or (), form=told, progress=progress
+        )
     notice(f"{'written' if result.written else 'unchanged'}: {result.path}")

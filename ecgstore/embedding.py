@@ -157,9 +157,11 @@ class EmbeddingStore(Opened):
         models: Sequence[str],
         *,
         name: str,
-        scale: Literal["minmax", "zscore", "none"] = "minmax",
+        method: str = "concat",
+        settings: Mapping[str, object] | None = None,
+        scale: Literal["minmax", "zscore", "none"] | None = None,
         fit: Literal["train", "all"] = "train",
-        missing: Literal["drop", "error"] = "drop",
+        missing: Literal["drop", "error", "keep"] = "drop",
         dry_run: bool = False,
     ) -> FuseResult:
         """Name a set that joins the vectors of several models; see `ecgstore.fuse.fuse`."""
@@ -169,6 +171,8 @@ class EmbeddingStore(Opened):
             self._now(),
             models,
             name=name,
+            method=method,
+            settings=settings,
             scale=scale,
             fit=fit,
             missing=missing,

@@ -8,6 +8,7 @@ Each class also derives from the built-in exception a caller may already expect:
     ├─ UnknownNameError(LookupError)      no such model, task, query, lead  name, near
     ├─ SchemaError(ValueError)            table or version does not fit     table, found, wanted
     ├─ UsageError(ValueError)             an argument cannot be used
+    │  └─ SplitTakenError                 a split of this name is another
     ├─ QueryError(ValueError)             DuckDB refused a query
     ├─ WarehouseError(OSError)            missing or broken warehouse       path
     │  ├─ DamagedError                    a file is missing or was changed  table, version, file
@@ -42,6 +43,7 @@ __all__ = [
     "QueryError",
     "ReadError",
     "SchemaError",
+    "SplitTakenError",
     "UnfitRecordError",
     "UnknownNameError",
     "UsageError",
@@ -165,6 +167,10 @@ class SchemaError(EcgStoreError, ValueError):
 
 class UsageError(EcgStoreError, ValueError):
     """An argument or option cannot be used as given."""
+
+
+class SplitTakenError(UsageError):
+    """A split of this name is stored with other settings or other records."""
 
 
 class QueryError(EcgStoreError, ValueError):

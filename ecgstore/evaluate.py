@@ -2,153 +2,74 @@
 
 from __future__ import annotations
 
-import json
-import statistics
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
+import numpy as np
 
-from ecgstore import settings
 from ecgstore.catalog import Catalog
-from ecgstore.errors import UsageError
-from ecgstore.features import SIGNAL, feature_set
+from ecgstore.classifiers import classifiers, read_settings
+from ecgstore.errors import NotEnoughDataError, SplitTakenError, UsageError
+from ecgstore.features import SIGNAL
 from ecgstore.feed import build
-from ecgstore.leakage import Mark, cautions, datasets_of, marks, summary
+from ecgstore.leakage import cautions
 from ecgstore.progress import Progress, Silent
-from ecgstore.runs import (
-    Run,
-    check_reads,
-    fit_fold,
-    keep_predictions,
-    pinned,
-    prepare,
-    repeats_in,
-)
-from ecgstore.schema import table_schema
-from ecgstore.split import reshuffles
-from ecgstore.train import classifiers, read_settings
+from ecgstore.protocols import PROTOCOLS
+from ecgstore.runs import check_reads, pinned, prepare
+from ecgstore.scored import EvaluateResult, Score
+from ecgstore.scoring import Scorer
+from ecgstore.splitting.split import Reshuffle, reshuffles, split
+from ecgstore.tasks import expand
+from ecgstore.terms import Terms, terms_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from ecgstore.classifiers import Classifier, Setting
+    from ecgstore.tasks import Target
     from ecgstore.warehouse import Warehouse
 
-__all__ = ["METRICS", "EvaluateResult", "Score", "evaluate", "measure"]
+__all__ = ["Drawing", "evaluate"]
 
-METRICS = ("AUROC", "AUCPR")
-"""Area under the receiver operating characteristic; average precision, the area under the
-precision-recall curve as a sum of steps."""
-
-_HEADS = ("features", "classifier", *METRICS, "pretraining")
+_FEW = 10
+"""Fewer patients of a class than this are told of."""
 
 
 @dataclass(frozen=True)
-class Score:
-    """How well one feature set did.
+class Drawing:
+    """How an evaluation draws the split of a protocol itself.
 
     Attributes:
-        run_id: Id of the run, for ``scores`` and ``predictions``.
-        features: Name of the feature set.
-        classifier: Name of the classifier.
-        records: Records used, of both parts.
-        left_out: Records of the split that were not, by reason.
-        values: Per metric, its value on each reshuffle; in a dry run, of those scored before.
-        added: Reshuffles scored by this call; in a dry run, those that would be.
-        marks: Of each model of the feature set and each dataset of the records, whether the model
-            has seen it in pretraining; none where nothing was pretrained.
+        repeats: Reshuffles.
+        test_size: Part to test on.
+        seed: Seed of the draw.
     """
 
-    run_id: str
-    features: str
-    classifier: str
-    records: int
-    left_out: Mapping[str, int]
-    values: Mapping[str, tuple[float, ...]]
-    added: int
-    marks: tuple[Mark, ...]
-
-    @property
-    def row(self) -> dict[str, object]:
-        """The score as a flat row; the deviation is that of a sample (n - 1)."""
-        row: dict[str, object] = {"features": self.features, "classifier": self.classifier}
-        for metric in METRICS:
-            values = self.values.get(metric, ())
-            name = metric.lower()
-            row[f"{name}_mean"] = statistics.fmean(values) if values else None
-            row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
-        row["pretraining"] = summary(self.marks)
-        row["n_repeats"] = len(self.values.get(METRICS[0], ()))
-        row["records"] = self.records
-        row["left_out"] = sum(self.left_out.values())
-        row["added"] = self.added
-        row["run_id"] = self.run_id
-        return row
-
-
-@dataclass(frozen=True)
-class EvaluateResult:
-    """What an `evaluate` call found; printed as a table.
-
-    Attributes:
-        split_id: The split.
-        task: Its task.
-        scores: One per feature set, in the order asked for, the baseline last.
-        notes: What to mind when comparing them.
-    """
-
-    split_id: str
-    task: str
-    scores: tuple[Score, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def rows(self) -> list[dict[str, object]]:
-        """One row a feature set."""
-        return [score.row for score in self.scores]
-
-    def __repr__(self) -> str:
-        best = max((s for s in self.scores if s.values), key=_mean_auroc, default=None)
-        found = f", best AUROC {_mean_auroc(best):.3f} ({best.features})" if best else ""
-        return f"EvaluateResult({self.task} over {self.split_id!r}: {len(self.scores)} sets{found})"
-
-    def __str__(self) -> str:
-        table = [(*_HEADS, "records"), *map(_cells, self.scores)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
-        ]
-        return "\n".join([*lines, *self.notes])
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        heads = "".join(f"<th>{head}</th>" for head in _HEADS)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(score)[:-1])}</tr>"
-            for score in self.scores
-        )
-        return f"<table><tr>{heads}</tr>{body}</table>"
+    repeats: int = 10
+    test_size: float = 0.2
+    seed: int = 0
 
 
 def evaluate(
     warehouse: Warehouse,
     features: Sequence[str],
-    split_id: str,
+    split_id: str | None = None,
     *,
+    protocols: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    target: Target | None = None,
+    drawing: Drawing | None = None,
     classifier: str = "xgboost",
     baseline: str | None = None,
     params: Mapping[str, object] | None = None,
+    out_of_fold: int | None = None,
+    tune: float = 0,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> EvaluateResult:
     """Score feature sets on the test part of each reshuffle of a split.
 
+    The split is named, or drawn under one protocol or several; see `ecgstore.protocols`.
     Everything is fitted on training records only. Predictions that are stored are used; missing
     ones are made, and stored, though not their classifiers. Each reshuffle is committed when it is
     done, so an interrupted call goes on where it was, and a second call changes nothing. Beside
@@ -157,18 +78,25 @@ def evaluate(
     Args:
         warehouse: Where features and labels are read and results are written.
         features: Feature sets; ``signal`` for a classifier that reads the ECG itself.
-        split_id: Name of a split.
-        classifier: ``xgboost``, ``logistic`` or ``resnet50``, on every feature set.
+        split_id: Name of a split; None draws one for `tasks` under each protocol.
+        protocols: ``sound`` (the default without a split), ``paper``, or both.
+        tasks: Tasks or patterns such as ``scp:*``; with a split, default those it was drawn for.
+        target: What the labels say; default what the split was drawn for, or they look like.
+        drawing: How a protocol draws.
+        classifier: Name of a classifier, used on every feature set.
         baseline: A classifier on signals to score besides: ``resnet50``.
         params: Settings that differ from the defaults, as ``key`` for the classifier or
             ``resnet50.key`` for the baseline; text is converted.
+        out_of_fold: Inner folds by which training records are scored as well, for thresholds and
+            recalibration that never see a test record; default what the protocol says, 0 for none.
+        tune: Seconds to look for better settings in each reshuffle's training part; 0 for none.
         dry_run: Count and write nothing.
         progress: Told of every step.
 
     Raises:
-        UnknownNameError: No such feature set, split or classifier.
+        UnknownNameError: No such feature set, task, split, protocol or classifier.
         UsageError: A setting is unknown or cannot be used, or a classifier does not take the
-            features.
+            features or the target.
         NotEnoughDataError: Part of a reshuffle lacks a class.
     """
     progress = progress or Silent()
@@ -185,132 +113,200 @@ def evaluate(
     chosen = dict(zip(kinds, read_settings(list(kinds.values()), params), strict=True))
     for name, kind in plan:
         check_reads(kinds[kind], name)
-    past = pinned(warehouse, names, split_id, dry_run=dry_run)
-    if not dry_run and any(name == SIGNAL for name, _ in plan):
-        build(past, progress=progress)
-    with Catalog(past.relations()) as catalog:
-        split = reshuffles(catalog, split_id)
-        steps = {name: kind(chosen[name]).steps for name, kind in kinds.items()}
-        if not dry_run:
-            progress.start(sum(steps[name] for _, name in plan) * len(split), "steps")
-        scores: dict[str, Score] = {}
-        for name, kind in plan:
-            run = prepare(past, catalog, name, split, kinds[kind], chosen[kind])
-            if run.run_id not in scores:
-                scores[run.run_id] = _score(
-                    warehouse, catalog, run, past.versions(), dry_run=dry_run, progress=progress
-                )
-    notes = _notes(list(scores.values()))
+    job = _Job(warehouse, list(plan), kinds, chosen, target, out_of_fold, tune, dry_run, progress)
+    splits = _splits(job, split_id, protocols, tasks, drawing or Drawing())
+    scores: list[Score] = []
+    notes: list[str] = []
+    for name, would_be in splits.items():
+        if would_be is not None:
+            scores += would_be
+            continue
+        found, told = job.over(name, tasks if split_id is not None else ())
+        scores += found
+        notes += told
+    marks = dict.fromkeys(mark for score in scores for mark in score.marks)
+    notes = [*dict.fromkeys(notes), *_gap(scores), *cautions(marks)]
     for note in notes:
         progress.note(note)
-    return EvaluateResult(split_id, split[0].task, tuple(scores.values()), notes)
+    named = ", ".join(dict.fromkeys(score.task for score in scores))
+    return EvaluateResult(list(splits)[-1], named, tuple(scores), tuple(notes))
 
 
-def measure(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, float]:
-    """Return every metric of `METRICS` for labels 0 and 1, both of which occur, and scores."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
+def _splits(
+    job: _Job,
+    split_id: str | None,
+    protocols: Sequence[str],
+    tasks: Sequence[str],
+    drawing: Drawing,
+) -> dict[str, list[Score] | None]:
+    """Return the splits to score over; in a dry run, what one yet to be drawn would give."""
+    if split_id is not None:
+        if protocols:
+            msg = "A protocol draws its own split; give a split or protocols, not both."
+            raise UsageError(msg)
+        return {split_id: None}
+    if not tasks:
+        msg = "Name the task to evaluate, or a split."
+        raise UsageError(msg, hint="Write it as --task MI, or --split NAME.")
+    splits: dict[str, list[Score] | None] = {}
+    for protocol in protocols or ("sound",):
+        if protocol not in PROTOCOLS:
+            msg = f"Unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}."
+            raise UsageError(msg)
+        name, records = _drawn(job, protocol, tasks, drawing)
+        splits[name] = None
+        if records is not None:
+            splits[name] = [
+                Score("", features, kind, records, {}, {}, drawing.repeats, (), task)
+                for task in tasks
+                for features, kind in job.plan
+            ]
+    return splits
 
-    return {
-        "AUROC": float(roc_auc_score(labels, scores)),
-        "AUCPR": float(average_precision_score(labels, scores)),
-    }
 
+def _drawn(
+    job: _Job, protocol: str, tasks: Sequence[str], drawing: Drawing
+) -> tuple[str, int | None]:
+    """Draw the split of a protocol, or find it drawn.
 
-def _score(
-    warehouse: Warehouse,
-    catalog: Catalog,
-    run: Run,
-    versions: Mapping[str, int],
-    *,
-    dry_run: bool,
-    progress: Progress,
-) -> Score:
-    known = _stored_scores(catalog, run)
-    predicted = repeats_in(catalog, "predictions", run)
-    todo = [fold for fold in run.folds if fold.repeat not in known]
-    for fold in [] if dry_run else run.folds:
-        steps = run.kind(run.params).steps
-        if fold.repeat in known:
-            progress.advance(steps)
+    Its name is the protocol and the task; when more records were labelled since, or other settings
+    are asked for, a number is added, for a split is never changed.
+
+    Returns:
+        The name, and in a dry run of a split that is not there how many records it would hold.
+    """
+    with Catalog(job.warehouse.relations()) as catalog:
+        rows = catalog.table("select distinct split_id from splits")
+        known = set(rows["split_id"].to_pylist())
+    base = f"{protocol}-{'+'.join(tasks)}"
+    number = 1
+    while True:
+        name = base if number == 1 else f"{base}-{number}"
+        try:
+            result = split(
+                job.warehouse,
+                name,
+                task=list(tasks),
+                repeats=drawing.repeats,
+                test_size=drawing.test_size,
+                seed=drawing.seed,
+                group=PROTOCOLS[protocol].group,
+                protocol=protocol,
+                target=job.target,
+                dry_run=job.dry_run,
+            )
+        except SplitTakenError:
+            number += 1
             continue
-        command = f"evaluate {run.run_id}"
-        seconds = None
-        if fold.repeat in predicted:
-            scores = _stored_predictions(catalog, run, fold.repeat)
-            progress.advance(steps)
-        else:
-            _, scores, seconds = fit_fold(run, fold, step=progress.advance)
-            keep_predictions(warehouse, run, fold, scores, command=command)
-        known[fold.repeat] = measure(run.labels[fold.test], scores)
-        rows = _rows(run, fold.repeat, known[fold.repeat], versions, seconds)
-        warehouse.append("scores", rows, command=command)
-    return Score(
-        run_id=run.run_id,
-        features=run.features,
-        classifier=run.kind.name,
-        records=len(run.record_ids),
-        left_out=run.left_out,
-        values={m: tuple(known[repeat][m] for repeat in sorted(known)) for m in METRICS},
-        added=len(todo),
-        marks=_marks(catalog, run),
-    )
+        there = name in known or not job.dry_run
+        return name, None if there else result.records
 
 
-def _marks(catalog: Catalog, run: Run) -> tuple[Mark, ...]:
-    if run.features == SIGNAL:
-        return ()
-    models = [member.model for member in feature_set(catalog, run.features).members]
-    return marks(catalog, models, datasets_of(catalog, run.record_ids.tolist()))
+@dataclass(frozen=True)
+class _Job:
+    """What is asked of every split."""
+
+    warehouse: Warehouse
+    plan: list[tuple[str, str]]
+    kinds: Mapping[str, type[Classifier]]
+    chosen: Mapping[str, Mapping[str, Setting]]
+    target: Target | None
+    out_of_fold: int | None
+    tune: float
+    dry_run: bool
+    progress: Progress
+
+    def over(self, split_id: str, tasks: Sequence[str]) -> tuple[list[Score], list[str]]:
+        """Score everything over one split: scores, and what to mind when comparing them."""
+        names = [name for name, _ in self.plan]
+        past = pinned(self.warehouse, names, split_id, dry_run=self.dry_run)
+        if not self.dry_run and SIGNAL in names:
+            build(past, progress=self.progress)
+        scores: list[Score] = []
+        notes: list[str] = []
+        with Catalog(past.relations()) as catalog:
+            terms = terms_of(catalog, split_id)
+            parts = reshuffles(catalog, split_id)
+            each = expand(catalog, tasks) if tasks else terms.tasks(catalog)
+            if not self.dry_run:
+                self.progress.start(len(each) * len(parts) * self._steps(terms), "steps")
+            for task in each:
+                try:
+                    found = self._task(past, catalog, parts, task, terms)
+                except NotEnoughDataError as error:
+                    if len(each) == 1:
+                        raise
+                    notes.append(f"{task} is left out: {error.message}")
+                    continue
+                notes += _uneven(found)
+                scores += found
+        if not scores:
+            msg = f"None of the {len(each)} tasks of {terms.task!r} can be scored: {notes[0]}"
+            raise NotEnoughDataError(msg, task=terms.task)
+        return scores, notes
+
+    def _task(
+        self,
+        past: Warehouse,
+        catalog: Catalog,
+        parts: Sequence[Reshuffle],
+        task: str,
+        terms: Terms,
+    ) -> list[Score]:
+        """Score every feature set at one task; all are read first, so that an error comes early."""
+        runs = [
+            prepare(
+                past,
+                catalog,
+                name,
+                parts,
+                self.kinds[kind],
+                self.chosen[kind],
+                task=task,
+                target=self.target,
+                tune=self.tune,
+            )
+            for name, kind in self.plan
+        ]
+        return [
+            Scorer(
+                self.warehouse,
+                catalog,
+                past.versions(),
+                protocol=terms.protocol,
+                folds=self._folds(terms, run.kind),
+                tune=self.tune,
+                dry_run=self.dry_run,
+                progress=self.progress,
+            ).score(run)
+            for run in {run.run_id: run for run in runs}.values()
+        ]
+
+    def _steps(self, terms: Terms) -> int:
+        """Return the steps of a reshuffle, as far as they are known before anything is read."""
+        return sum(
+            self.kinds[kind](self.chosen[kind]).steps * (1 + self._folds(terms, self.kinds[kind]))
+            for _, kind in self.plan
+        )
+
+    def _folds(self, terms: Terms, kind: type[Classifier]) -> int:
+        """Return the inner folds for scores out of fold; a network on signals has none unasked."""
+        if self.out_of_fold is not None:
+            return self.out_of_fold
+        if kind.reads == "signal" or not terms.protocol:
+            return 0
+        return PROTOCOLS[terms.protocol].folds
 
 
-def _stored_scores(catalog: Catalog, run: Run) -> dict[int, dict[str, float]]:
-    rows = catalog.table(
-        "select repeat, metric, value from scores where run_id = $run_id", {"run_id": run.run_id}
-    )
-    known: dict[int, dict[str, float]] = {}
-    for row in rows.to_pylist():
-        known.setdefault(row["repeat"], {})[row["metric"]] = row["value"]
-    return known
-
-
-def _stored_predictions(catalog: Catalog, run: Run, repeat: int) -> NDArray[np.float64]:
-    """Return the stored scores of a reshuffle's test records, in the order of its fold."""
-    rows = catalog.table(
-        "select score from predictions where run_id = $run_id and repeat = $repeat "
-        "order by record_id",
-        {"run_id": run.run_id, "repeat": repeat},
-    )
-    scores: NDArray[np.float64] = rows["score"].to_numpy()
-    return scores
-
-
-def _rows(
-    run: Run,
-    repeat: int,
-    values: Mapping[str, float],
-    versions: Mapping[str, int],
-    seconds: float | None,
-) -> pa.Table:
-    machine = {} if seconds is None else run.kind.machine()
-    shared = {
-        "run_id": run.run_id,
-        "repeat": repeat,
-        "at": datetime.now(UTC),
-        "versions": json.dumps(versions),
-        "features": run.features,
-        "task": run.task,
-        "split_id": run.split_id,
-        "classifier": run.kind.name,
-        "params": json.dumps({**run.params, "library": run.library, **machine}),
-        "seconds": seconds,
-        "code": settings.code_version(),
-    }
-    rows = [{**shared, "metric": metric, "value": value} for metric, value in values.items()]
-    return pa.Table.from_pylist(rows, schema=table_schema("scores").arrow)
-
-
-def _notes(scores: Sequence[Score]) -> tuple[str, ...]:
+def _uneven(scores: Sequence[Score]) -> list[str]:
+    """Say what was left out, what is too little, and what was scored on different records."""
     notes = [
+        f"{score.task}: only {score.least} patients of the smaller class; figures over so few say "
+        "little."
+        for score in scores[:1]
+        if score.least is not None and score.least < _FEW
+    ]
+    notes += [
         f"{score.features}: {sum(score.left_out.values())} records of the split left out ("
         + ", ".join(f"{count} {reason}" for reason, count in score.left_out.items())
         + ")."
@@ -319,19 +315,22 @@ def _notes(scores: Sequence[Score]) -> tuple[str, ...]:
     ]
     if len({score.records for score in scores}) > 1:
         notes.append("The feature sets were scored on different records; compare with care.")
-    every = dict.fromkeys(mark for score in scores for mark in score.marks)
-    return (*notes, *cautions(every))
+    return notes
 
 
-def _mean_auroc(score: Score) -> float:
-    return statistics.fmean(score.values["AUROC"])
-
-
-def _cells(score: Score) -> tuple[str, ...]:
-    row = score.row
-    metrics = []
-    for metric in METRICS:
-        mean, std = row[f"{metric.lower()}_mean"], row[f"{metric.lower()}_std"]
-        spread = f" ± {std:.3f}" if isinstance(std, float) else ""
-        metrics.append(f"{mean:.3f}{spread}" if isinstance(mean, float) else "-")
-    return (score.features, score.classifier, *metrics, summary(score.marks), str(score.records))
+def _gap(scores: Sequence[Score]) -> list[str]:
+    """Say how much better a feature set looks under the published protocol than under the sound."""
+    found: dict[tuple[str, str, str], dict[str, Score]] = {}
+    for score in scores:
+        found.setdefault((score.task, score.features, score.classifier), {})[score.protocol] = score
+    notes = []
+    for (task, features, _), by in found.items():
+        if {"paper", "sound"} <= by.keys() and all(one.values for one in by.values()):
+            metric = by["sound"].metrics[0]
+            means = {name: float(np.mean(one.values[metric])) for name, one in by.items()}
+            notes.append(
+                f"Optimism gap of {features} at {task}: {metric} {means['paper']:.3f} under the "
+                f"paper's protocol, {means['sound']:.3f} under the sound one "
+                f"({means['paper'] - means['sound']:+.3f})."
+            )
+    return notes

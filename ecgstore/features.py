@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -21,7 +21,7 @@ from ecgstore.errors import SchemaError, UnknownNameError, UsageError
 from ecgstore.storage.shards import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ecgstore.scaling import Scale
 
 __all__ = [
+    "CONCATENATION",
     "SIGNAL",
     "FeatureSet",
     "Member",
@@ -42,6 +43,9 @@ __all__ = [
 
 SIGNAL = "signal"
 """The feature set of classifiers that read the ECG itself; no other may be named so."""
+
+CONCATENATION = "concat"
+"""The method of fusion that sets scaled vectors side by side; the others are in `fusion`."""
 
 _SPELLING = re.compile(r"(?P<model>[^@:]+)(?:@(?P<version>[^@:]+))?(?::(?P<pooling>[^@:]+))?")
 
@@ -66,24 +70,32 @@ class FeatureSet:
         members: Whose vectors, in the order they are concatenated.
         scale: How each member's vectors are scaled before.
         fit: Whether scaling is fitted on the training records of each reshuffle or on ``all``.
-        missing: What `fuse` and runs do about records that lack a member's vector.
+        missing: What `fuse` and runs do about records that lack a member's vector: they are left
+            out, refused, or kept and scored without it.
+        method: How the members become one: ``concat``, or a method of `ecgstore.fusion`.
+        settings: Settings of that method that differ from its defaults.
     """
 
     name: str
     members: tuple[Member, ...]
     scale: Scale = "none"
     fit: Literal["train", "all"] = "train"
-    missing: Literal["drop", "error"] = "drop"
+    missing: Literal["drop", "error", "keep"] = "drop"
+    method: str = CONCATENATION
+    settings: Mapping[str, int | float | str] = field(default_factory=dict, hash=False)
 
     @property
     def definition(self) -> dict[str, object]:
         """What makes it, without its name, ready for JSON."""
-        return {
+        told: dict[str, object] = {
             "members": [member._asdict() for member in self.members],
             "scale": self.scale,
             "fit": self.fit,
             "missing": self.missing,
         }
+        if self.method != CONCATENATION:
+            told |= {"method": self.method, "settings": dict(self.settings)}
+        return told
 
 
 def feature_set(catalog: Catalog, name: str) -> FeatureSet:
@@ -122,7 +134,11 @@ def feature_set(catalog: Catalog, name: str) -> FeatureSet:
 
 
 def matrix(
-    catalog: Catalog, members: Sequence[Member], record_ids: Sequence[str] | None = None
+    catalog: Catalog,
+    members: Sequence[Member],
+    record_ids: Sequence[str] | None = None,
+    *,
+    lacking: Literal["drop", "keep"] = "drop",
 ) -> tuple[NDArray[np.object_], list[NDArray[np.float32]]]:
     """Join the vectors of several members by record.
 
@@ -133,9 +149,11 @@ def matrix(
         catalog: The warehouse.
         members: Whose vectors.
         record_ids: Records to take; None for all in ``records``.
+        lacking: What is done with a record that lacks some member's vector: it is left out, or
+            kept with NaN there, as long as it has one vector at least.
 
     Returns:
-        The ids of the records that have every member's vector, sorted, and per member a
+        The ids of the records that have every member's vector (or any), sorted, and per member a
         ``(records, dim)`` float32 array in that order.
 
     Raises:
@@ -155,8 +173,8 @@ def matrix(
             if record_ids is None
             else pc.unique(pa.array(record_ids, pa.string()))
         )
-        for ids in stored:
-            wanted = wanted.filter(pc.is_in(wanted, ids))
+        held = [pc.is_in(wanted, ids) for ids in stored]
+        wanted = wanted.filter(functools.reduce(pc.and_ if lacking == "drop" else pc.or_, held))
         wanted = wanted.take(pc.sort_indices(wanted))
         blocks = []
         for i, ids in enumerate(stored):
@@ -164,6 +182,8 @@ def matrix(
             shares = np.split(rows, np.cumsum([len(shard.record_ids[i]) for shard in shards])[:-1])
             dim = next((shard.dims[i] for shard in shards if shard.dims[i]), 0)
             out = np.empty((len(wanted), dim), np.float32)
+            if lacking == "keep":
+                out[:] = np.nan
             list(pool.map(_Shard.copy, shards, repeat(i), shares, repeat(out)))
             blocks.append(out)
     return wanted.to_numpy(zero_copy_only=False), blocks

@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.catalog import Catalog
+from ecgstore.classifiers.classifier import converted
 from ecgstore.errors import NotEnoughDataError, UsageError
 from ecgstore.features import (
+    CONCATENATION,
     SIGNAL,
     FeatureSet,
     Member,
@@ -30,9 +32,11 @@ from ecgstore.features import (
     member_parameters,
     stored_members,
 )
+from ecgstore.fusion import fusions
 from ecgstore.scaling import Scale, Statistics, statistics
 from ecgstore.schema import table_schema
-from ecgstore.split import EVERYTHING, reshuffles
+from ecgstore.splitting.split import EVERYTHING, reshuffles
+from ecgstore.terms import drawn_splits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from ecgstore.warehouse import Warehouse
 
 __all__ = ["FuseResult", "fitted_statistics", "fuse", "keep_statistics", "stored_statistics"]
+
+Missing = Literal["drop", "error", "keep"]
 
 _NAME = re.compile(r"[^@:\s]+")
 
@@ -73,6 +79,7 @@ class FuseResult:
             {
                 "features": self.name,
                 **member._asdict(),
+                "method": self.features.method,
                 "scale": self.features.scale,
                 "fit": self.features.fit,
                 "joined": self.joined,
@@ -84,9 +91,10 @@ class FuseResult:
     def __repr__(self) -> str:
         parts = " + ".join(member.model for member in self.features.members)
         lost = sum(self.dropped.values())
+        fate = "lacking one" if self.features.missing == "keep" else "dropped"
         return (
             f"FuseResult({self.name!r} = {parts}, {self.joined} records × {self.dim}, "
-            f"{lost} dropped{'' if self.added else ', unchanged'})"
+            f"{lost} {fate}{'' if self.added else ', unchanged'})"
         )
 
     def _repr_html_(self) -> str:
@@ -99,26 +107,34 @@ def fuse(
     models: Sequence[str],
     *,
     name: str,
-    scale: Scale = "minmax",
+    method: str = CONCATENATION,
+    settings: Mapping[str, object] | None = None,
+    scale: Scale | None = None,
     fit: Literal["train", "all"] = "train",
-    missing: Literal["drop", "error"] = "drop",
+    missing: Missing = "drop",
     dry_run: bool = False,
 ) -> FuseResult:
     """Name a feature set that joins the vectors of several models.
 
-    Per dimension d, over the records scaling is fitted on: ``minmax`` is (x - min) / (max - min),
-    ``zscore`` is (x - mean) / standard deviation, both 0 where all values are equal. Values of
-    other records may leave the range and are not clipped. The scaled vectors are concatenated.
+    By default scaled vectors are concatenated. Per dimension d, over the records scaling is fitted
+    on: ``minmax`` is (x - min) / (max - min), ``zscore`` is (x - mean) / standard deviation, both 0
+    where all values are equal. Values of other records may leave the range and are not clipped.
+    The other methods are those of `ecgstore.fusion`: they are fitted on the training records of
+    each reshuffle when the set is trained or evaluated.
 
     Args:
         warehouse: Where vectors are read and the definition and statistics are written.
         models: Members, as ``model``, ``model@version`` or ``model:readout``.
         name: Name of the feature set.
-        scale: ``minmax``, ``zscore`` or ``none``.
+        method: ``concat``, ``pca``, ``whiten``, ``cca``, ``average``, ``rank``, ``stacking`` or
+            ``attention``.
+        settings: Settings of the method that differ from its defaults; text is converted.
+        scale: Of ``concat``: ``minmax`` (the default), ``zscore`` or ``none``.
         fit: ``train`` fits on the training records of each reshuffle; ``all`` on every record,
             test records included, which flatters the scores.
         missing: ``drop`` leaves records out that lack a member's vector and counts them; ``error``
-            refuses them.
+            refuses them; ``keep`` takes records that have one vector at least, and they are scored
+            without the others.
         dry_run: Count and write nothing.
 
     Raises:
@@ -126,13 +142,16 @@ def fuse(
         UsageError: A member is ambiguous or given twice, or the name stands for something else.
         NotEnoughDataError: No record has all vectors, or some lack one under ``missing='error'``.
     """
-    _check(name, models, scale=scale, fit=fit, missing=missing)
+    chosen = _settings(method, settings)
+    if scale is None:
+        scale = "minmax" if method == CONCATENATION else "none"
+    _check(name, models, method=method, scale=scale, fit=fit, missing=missing)
     with Catalog(warehouse.relations()) as catalog:
         members = tuple(_member(catalog, model) for model in models)
         if len(set(members)) < len(members):
             msg = f"A member is given twice: {', '.join(map(str, members))}."
             raise UsageError(msg)
-        features = FeatureSet(name, members, scale, fit, missing)
+        features = FeatureSet(name, members, scale, fit, missing, method, chosen)
         known = definitions(catalog)
         if name in known and known[name] != features:
             msg = f"The feature set {name!r} exists with another definition."
@@ -140,14 +159,11 @@ def fuse(
         if any(member.model == name for member in stored_members(catalog)):
             msg = f"{name!r} is the name of a model; a fused feature set needs a name of its own."
             raise UsageError(msg)
-        joined, dropped, dim = _coverage(catalog, members)
+        joined, dropped, dim = _coverage(catalog, members, every=missing != "keep")
         _check_coverage(features, joined, dropped)
         fitted, added = 0, False
         if not dry_run:
-            splits = catalog.table("select distinct split_id from splits order by all")
-            fitted = keep_statistics(
-                warehouse, catalog, features, [*splits["split_id"].to_pylist()]
-            )
+            fitted = keep_statistics(warehouse, catalog, features, drawn_splits(catalog))
             added = name not in known and bool(_define(warehouse, features))
     return FuseResult(name, features, dim, joined, dropped, fitted, added)
 
@@ -222,7 +238,27 @@ def keep_statistics(
     return len(changed)
 
 
-def _check(name: str, models: Sequence[str], *, scale: str, fit: str, missing: str) -> None:
+def _settings(method: str, given: Mapping[str, object] | None) -> dict[str, int | float | str]:
+    """Return the settings of a method that differ from its defaults, converted."""
+    if method == CONCATENATION:
+        if given:
+            msg = f"Concatenation has no settings; {', '.join(given)} was given."
+            raise UsageError(msg, hint="Choose how to scale with scale.")
+        return {}
+    kind = fusions.get(method)
+    chosen = {}
+    for key, value in (given or {}).items():
+        if key not in kind.defaults:
+            known = ", ".join(kind.defaults) or "none"
+            msg = f"The fusion {method!r} has no setting {key!r}; known: {known}."
+            raise UsageError(msg)
+        chosen[key] = converted(key, value, like=kind.defaults[key])
+    return {key: value for key, value in chosen.items() if value != kind.defaults[key]}
+
+
+def _check(
+    name: str, models: Sequence[str], *, method: str, scale: str, fit: str, missing: str
+) -> None:
     if not _NAME.fullmatch(name) or name == SIGNAL:
         msg = f"A feature set cannot be named {name!r}."
         raise UsageError(msg, hint="Choose a name without '@', ':' and spaces, such as 'fusion'.")
@@ -232,12 +268,19 @@ def _check(name: str, models: Sequence[str], *, scale: str, fit: str, missing: s
     choices = {
         "scale": (scale, ("minmax", "zscore", "none")),
         "fit": (fit, ("train", "all")),
-        "missing": (missing, ("drop", "error")),
+        "missing": (missing, ("drop", "error", "keep")),
     }
     for option, (value, known) in choices.items():
         if value not in known:
             msg = f"Unknown {option} {value!r}; known: {', '.join(known)}."
             raise UsageError(msg)
+    if method != CONCATENATION and (scale != "none" or fit != "train"):
+        msg = f"The method {method!r} scales by itself, on training records; scale and fit are of "
+        msg += f"{CONCATENATION!r} only."
+        raise UsageError(msg)
+    if method != CONCATENATION and len(models) < 2:
+        msg = f"The method {method!r} joins several models; one was given."
+        raise UsageError(msg)
 
 
 def _member(catalog: Catalog, model: str) -> Member:
@@ -258,9 +301,12 @@ def _define(warehouse: Warehouse, features: FeatureSet) -> int:
     return warehouse.append("feature_sets", rows, command=f"fuse {features.name}")
 
 
-def _coverage(catalog: Catalog, members: Sequence[Member]) -> tuple[int, dict[str, int], int]:
+def _coverage(
+    catalog: Catalog, members: Sequence[Member], *, every: bool
+) -> tuple[int, dict[str, int], int]:
     """Count the records joined, those each member lacks, and the numbers of a joined vector."""
     numbers = range(len(members))
+    usable = (" and " if every else " or ").join(f"has{i}" for i in numbers)
     query = f"""
         with coverage as (
             select
@@ -272,7 +318,7 @@ def _coverage(catalog: Catalog, members: Sequence[Member]) -> tuple[int, dict[st
             group by record_id
         )
         select
-            count(*) filter ({" and ".join(f"has{i}" for i in numbers)}) as joined,
+            count(*) filter ({usable}) as joined,
             {", ".join(f"count(*) filter (not has{i}) as lacking{i}" for i in numbers)},
             {", ".join(f"max(dim{i}) as dim{i}" for i in numbers)}
         from coverage

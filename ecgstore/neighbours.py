@@ -16,7 +16,7 @@ from ecgstore.errors import NotEnoughDataError, UnknownNameError, UsageError
 from ecgstore.features import feature_set, matrix
 from ecgstore.fuse import stored_statistics
 from ecgstore.scaling import fused
-from ecgstore.split import EVERYTHING
+from ecgstore.splitting.split import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from ecgstore.progress import Progress
     from ecgstore.project import Projection
     from ecgstore.record import Record
-    from ecgstore.report import ReportResult
     from ecgstore.reproduce import ReproduceResult
-    from ecgstore.split import SplitResult
+    from ecgstore.splitting.split import SplitResult
 
 __all__ = ["Opened", "name_of"]
 
@@ -156,25 +155,6 @@ class Opened:
             method=method,
             n=n,
             seed=seed,
-        )
-
-    def report(
-        self,
-        out: str | Path = "report.html",
-        *,
-        split: str | SplitResult | None = None,
-        title: str | None = None,
-        progress: Progress | None = None,
-    ) -> ReportResult:
-        """Write one self-contained HTML page about the cohort and every score."""
-        from ecgstore.report import report
-
-        return report(
-            self.warehouse,
-            Path(out),
-            split=None if split is None else name_of(split),
-            title=title,
-            progress=progress,
         )
 
     def log(

@@ -15,7 +15,8 @@ from ecgstore.catalog import Catalog
 from ecgstore.errors import MissingDependencyError, NotEnoughDataError, UsageError
 from ecgstore.features import FeatureSet, feature_set, matrix
 from ecgstore.scaling import fused, statistics
-from ecgstore.split import Reshuffle, reshuffles
+from ecgstore.splitting.split import Reshuffle, reshuffles
+from ecgstore.terms import drawn_splits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -236,8 +237,7 @@ def only_split(catalog: Catalog) -> str | None:
     Raises:
         UsageError: There are several; the message lists them.
     """
-    query = "select distinct split_id from splits order by split_id"
-    names: list[str] = catalog.table(query)["split_id"].to_pylist()
+    names = drawn_splits(catalog)
     if len(names) > 1:
         msg = f"The warehouse has {len(names)} splits: {', '.join(names)}."
         raise UsageError(msg, hint="Name one of them with --split.")

@@ -17,12 +17,14 @@ import pyarrow.compute as pc
 
 from ecgstore import settings
 from ecgstore.catalog import Catalog
+from ecgstore.classifiers import classifiers
 from ecgstore.errors import ErasedError, UnknownNameError, UsageError
-from ecgstore.evaluate import measure
+from ecgstore.folds import fit_fold
 from ecgstore.progress import Progress, Silent
-from ecgstore.runs import fit_fold, fitted_scaling, prepare, stored_scaling
-from ecgstore.split import reshuffles
-from ecgstore.train import classifiers
+from ecgstore.runs import fitted_scaling, prepare, stored_scaling
+from ecgstore.splitting.split import reshuffles
+from ecgstore.statistics.metrics import measure
+from ecgstore.tasks import MEASUREMENT
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Again", "ReproduceResult", "reproduce"]
 
 _TABLES = ("feature_sets", "labels", "norm_stats", "records", "splits")
-"""The tables that make a run, besides ``embeddings`` or ``waveforms``."""
+"""The tables that make a run, besides ``embeddings`` or ``waveforms``, and what its task is of."""
 
 _UNTOLD = "the processor is not stored and may be another"
 
@@ -157,9 +159,10 @@ def reproduce(
     kind = classifiers.get(told["classifier"])
     params = json.loads(told["params"])
     library = params.pop("library", "?")
-    params = {key: value for key, value in params.items() if key not in kind.machine()}
+    tune = params.pop("tune", 0)
+    params = {key: value for key, value in params.items() if key in kind.known_settings()}
     past = Warehouse(warehouse.root, at=json.loads(told["versions"]))
-    relations = _opened(past, kind.reads, told["run_id"])
+    relations = _opened(past, kind.reads, told["task"], told["run_id"])
     reasons: dict[str, None] = {}
     with Catalog(relations) as catalog:
         split = reshuffles(catalog, told["split_id"])
@@ -170,6 +173,9 @@ def reproduce(
             split,
             kind,
             params,
+            task=told["task"],
+            target=told["target"] or None,
+            tune=tune,
             scaling=lambda *given: _fitted(*given, reasons=reasons),
         )
         predictions = _stored_predictions(warehouse, told["run_id"])
@@ -185,7 +191,7 @@ def reproduce(
                 compared.append(_again(again, fold, rows, before, step=progress.advance))
     if again.library != library:
         reasons[f"library: {again.library} now, {library} then"] = None
-    elif again.run_id != told["run_id"]:
+    elif again.run_id != told["run_id"] and not tune:
         reasons[f"the same inputs make run {again.run_id} now"] = None
     if settings.code_version() != told["code"]:
         reasons[f"ecgstore: {settings.code_version()} now, {told['code']} then"] = None
@@ -217,16 +223,20 @@ def _stored_scores(warehouse: Warehouse, run: str) -> list[dict[str, Any]]:
 def _stored_predictions(warehouse: Warehouse, run_id: str) -> dict[int, dict[str, float]]:
     """Return the stored score of each record, by reshuffle."""
     columns = ["repeat", "record_id", "score"]
-    rows = warehouse.table("predictions").read(columns, where=pc.field("run_id") == run_id)
+    tested = (pc.field("run_id") == run_id) & (pc.field("split") == "test")
+    rows = warehouse.table("predictions").read(columns, where=tested)
     found: dict[int, dict[str, float]] = {}
     for row in rows.to_pylist():
         found.setdefault(row["repeat"], {})[row["record_id"]] = row["score"]
     return found
 
 
-def _opened(past: Warehouse, reads: str, run_id: str) -> dict[str, tuple[list[Path], pa.Schema]]:
+def _opened(
+    past: Warehouse, reads: str, task: str, run_id: str
+) -> dict[str, tuple[list[Path], pa.Schema]]:
     """Return shards and columns of the tables that make a run, or say which were erased."""
-    names = [*_TABLES, "waveforms"] if reads == "signal" else [*_TABLES, "embeddings"]
+    names = [*_TABLES, "waveforms" if reads == "signal" else "embeddings"]
+    names += ["measurements"] if task.startswith(MEASUREMENT) else []
     relations, erased = {}, []
     for name in names:
         try:
@@ -269,9 +279,14 @@ def _again(
     step: Callable[[], None],
 ) -> Again:
     """Fit a reshuffle again and compare it with its rows of ``scores`` and its predictions."""
-    _, scores, _ = fit_fold(run, fold, step=step)
-    now = measure(run.labels[fold.test], scores)
+    params = {
+        key: value for key, value in json.loads(rows[0]["params"]).items() if key in run.params
+    }
+    _, scores, _ = fit_fold(run, fold, step=step, params=params)
+    now = measure(run.labels[fold.test], scores, run.target)
     values = {row["metric"]: (row["value"], now.get(row["metric"], math.nan)) for row in rows}
+    if scores.ndim > 1:
+        scores = scores.argmax(axis=1).astype(np.float64)
     made = dict(zip(run.record_ids[fold.test], scores.tolist(), strict=True))
     both = before.keys() & made.keys()
     differences = [abs(before[i] - made[i]) for i in both if before[i] != made[i]]

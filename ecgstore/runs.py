@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ecgstore.catalog import Catalog
 from ecgstore.errors import NotEnoughDataError, UsageError
-from ecgstore.features import SIGNAL, FeatureSet, feature_set, matrix
+from ecgstore.features import CONCATENATION, SIGNAL, FeatureSet, feature_set, matrix
 from ecgstore.feed import stream
+from ecgstore.fitting import Plan
 from ecgstore.fuse import fitted_statistics, keep_statistics, stored_statistics
+from ecgstore.fusion import fusions
+from ecgstore.protocols import PROTOCOLS
 from ecgstore.scaling import fused
-from ecgstore.schema import table_schema
-from ecgstore.split import EVERYTHING, Reshuffle
+from ecgstore.splitting.split import EVERYTHING, Reshuffle
 from ecgstore.supervised import signals
+from ecgstore.tasks import cohort, target_of
+from ecgstore.terms import terms_of
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
     from ecgstore.classifiers import Classifier, Setting
     from ecgstore.scaling import Statistics
+    from ecgstore.tasks import Target
 
     Scaling = Callable[[Catalog, FeatureSet, str], list[dict[int, Statistics]]]
 
@@ -42,13 +47,11 @@ __all__ = [
     "Fold",
     "Run",
     "check_reads",
-    "fit_fold",
     "fitted_scaling",
-    "keep_predictions",
     "pinned",
     "prepare",
-    "repeats_in",
     "stored_scaling",
+    "under",
 ]
 
 _RECIPE = 1
@@ -81,12 +84,16 @@ class Run:
         params: Its settings.
         library: Name and version of the library that fits it.
         split_id: The split.
-        task: Its task.
+        task: The task.
+        target: What its labels say.
+        plan: What is fitted.
         record_ids: ``(records,)`` ids, sorted.
-        labels: ``(records,)`` 0 or 1.
+        labels: ``(records,)`` labels.
+        patients: ``(records,)`` number of each record's patient.
         folds: The reshuffles.
         left_out: Records of the split that are not used, by reason.
-        inputs: Returns the input of all records, scaled as fitted on a repeat's training records.
+        blocks: Returns the input of all records for a repeat: the one block of a classifier,
+            scaled as fitted on the repeat's training records, or one a member for a fusion.
     """
 
     run_id: str
@@ -96,11 +103,19 @@ class Run:
     library: str
     split_id: str
     task: str
+    target: Target
+    plan: Plan
     record_ids: NDArray[np.object_]
     labels: NDArray[np.float64]
+    patients: NDArray[np.intp]
     folds: tuple[Fold, ...]
     left_out: Mapping[str, int]
-    inputs: Callable[[int], NDArray[np.float32]]
+    blocks: Callable[[int], list[NDArray[np.float32]]]
+
+    def inputs(self, repeat: int) -> NDArray[np.float32]:
+        """Return the input of a classifier that is fitted without a fusion of its own."""
+        (block,) = self.blocks(repeat)
+        return block
 
 
 def pinned(
@@ -112,7 +127,8 @@ def pinned(
     """
     if not dry_run:
         with Catalog(warehouse.relations()) as catalog:
-            sets = [feature_set(catalog, name) for name in names if name != SIGNAL]
+            protocol = terms_of(catalog, split_id).protocol
+            sets = [under(protocol, feature_set(catalog, name)) for name in names if name != SIGNAL]
             for one in sets:
                 if one.scale != "none":
                     keep_statistics(warehouse, catalog, one, [split_id])
@@ -127,48 +143,61 @@ def prepare(
     kind: type[Classifier],
     params: Mapping[str, Setting],
     *,
+    task: str | None = None,
+    target: Target | None = None,
+    tune: float = 0,
     scaling: Scaling | None = None,
 ) -> Run:
     """Read all that a run needs and name it; see `train`.
 
     Statistics of a scaled feature set are those in ``norm_stats``, unless `scaling` returns others.
+    The target is what is given, else what the split was drawn for, else what the labels look like.
     """
-    task, split_id = split[0].task, split[0].split_id
+    terms = terms_of(catalog, split[0].split_id)
+    split_id, task = terms.split_id, task or terms.task
     check_reads(kind, features)
-    members = sorted({*split[0].train, *split[0].test})
-    found = catalog.table(
-        "select record_id, label from labels join records using (record_id) where task = $task and "
-        "label is not null and record_id in (select unnest($ids)) order by record_id",
-        {"task": task, "ids": members},
-    )
-    labels_by_id = dict(zip(found["record_id"].to_pylist(), found["label"].to_numpy(), strict=True))
-    left_out = Counter({"no label": len(members) - len(labels_by_id)})
+    members = sorted({*(i for one in split for i in (*one.train, *one.test))})
+    people = cohort(catalog, [task])
+    known = people.filter(pc.is_in(people["record_id"], pa.array(members, pa.string())))
+    ids: NDArray[np.object_] = known["record_id"].to_numpy()
+    told: NDArray[np.float64] = known[task].to_numpy()
+    target = target_of(told, target or terms.target, task=task)
+    left_out = Counter({"no label": len(members) - len(ids)})
     digest = hashlib.sha256()
+    fusion = None
     if features == SIGNAL:
+        one = FeatureSet(SIGNAL, ())
         definition: dict[str, object] = {"members": SIGNAL}
-        ids, inputs = _signal_inputs(
-            warehouse, catalog, sorted(labels_by_id), params, digest=digest, left_out=left_out
+        taken, blocks = _signal_inputs(
+            warehouse, catalog, ids.tolist(), params, digest=digest, left_out=left_out
         )
     else:
-        one = feature_set(catalog, features)
+        one = under(terms.protocol, feature_set(catalog, features))
         definition = one.definition
-        ids, inputs = _vector_inputs(
+        if one.method != CONCATENATION:
+            fusion = fusions.get(one.method)
+        taken, blocks = _vector_inputs(
             catalog,
             one,
             split_id,
-            sorted(labels_by_id),
+            ids.tolist(),
             scaling=scaling or stored_scaling,
             digest=digest,
             left_out=left_out,
         )
-    labels = np.array([labels_by_id[record_id] for record_id in ids], dtype=np.float64)
+    rows = np.searchsorted(ids.astype(str), taken.astype(str))
+    labels = told[rows].astype(np.float64)
+    _, patients = np.unique(known["patient"].to_numpy()[rows], return_inverse=True)
     library = kind.library()
     identity = [_RECIPE, definition, kind.name, dict(params), library, split_id, task]
+    identity += [target] if target != "binary" else []
+    identity += [{"tune": tune}] if tune else []
+    identity += [fusion.library()] if fusion else []
     digest.update(json.dumps(identity, sort_keys=True).encode())
     digest.update(labels.tobytes())
-    folds = tuple(_folds(split, ids, digest=digest))
+    folds = tuple(_folds(split, taken, digest=digest))
     for fold in folds:
-        _check_classes(labels, fold, task=task, features=features)
+        _check_classes(labels, fold, target=target, task=task, features=features)
     return Run(
         run_id=digest.hexdigest()[:12],
         features=features,
@@ -177,12 +206,22 @@ def prepare(
         library=library,
         split_id=split_id,
         task=task,
-        record_ids=ids,
+        target=target,
+        plan=Plan(kind, params, fusion=fusion, settings=one.settings, target=target),
+        record_ids=taken,
         labels=labels,
+        patients=patients,
         folds=folds,
         left_out=dict(+left_out),
-        inputs=inputs,
+        blocks=blocks,
     )
+
+
+def under(protocol: str, features: FeatureSet) -> FeatureSet:
+    """Return a feature set as a protocol scales it: ``paper`` on every record it can see."""
+    if features.scale != "none" and protocol:
+        return replace(features, fit=PROTOCOLS[protocol].fit)
+    return features
 
 
 def stored_scaling(
@@ -204,45 +243,6 @@ def fitted_scaling(
     ]
 
 
-def repeats_in(catalog: Catalog, table: str, run: Run) -> set[int]:
-    """Return the reshuffles of a run that ``classifiers`` or ``predictions`` holds already."""
-    query = f"select distinct repeat from {table} where run_id = $run_id"
-    return set(catalog.table(query, {"run_id": run.run_id})["repeat"].to_pylist())
-
-
-def fit_fold(
-    run: Run, fold: Fold, *, step: Callable[[], None]
-) -> tuple[Classifier, NDArray[np.float64], float]:
-    """Fit on the training records of a reshuffle.
-
-    Returns:
-        The classifier, its scores of the test records, and the seconds both took.
-    """
-    began = time.perf_counter()
-    x = run.inputs(fold.repeat)
-    model = run.kind(run.params)
-    model.fit(x[fold.train], run.labels[fold.train], step=step)
-    scores = model.predict(x[fold.test])
-    return model, scores, time.perf_counter() - began
-
-
-def keep_predictions(
-    warehouse: Warehouse, run: Run, fold: Fold, scores: NDArray[np.float64], *, command: str
-) -> None:
-    """Write the scores of the test records of a reshuffle."""
-    n = len(fold.test)
-    columns = {
-        "run_id": pa.array([run.run_id] * n),
-        "repeat": pa.array([fold.repeat] * n, pa.int32()),
-        "record_id": pa.array(run.record_ids[fold.test], pa.string()),
-        "split": pa.array(["test"] * n),
-        "score": pa.array(scores),
-        "label": pa.array(run.labels[fold.test]),
-    }
-    rows = pa.table(columns, schema=table_schema("predictions").arrow)
-    warehouse.append("predictions", rows, command=command)
-
-
 def _vector_inputs(
     catalog: Catalog,
     features: FeatureSet,
@@ -252,9 +252,10 @@ def _vector_inputs(
     scaling: Scaling,
     digest: hashlib._Hash,
     left_out: Counter[str],
-) -> tuple[NDArray[np.object_], Callable[[int], NDArray[np.float32]]]:
+) -> tuple[NDArray[np.object_], Callable[[int], list[NDArray[np.float32]]]]:
     """Read vectors once; they enter the digest, so an embedding made anew makes a new run."""
-    ids, blocks = matrix(catalog, features.members, record_ids)
+    lacking: Literal["keep", "drop"] = "keep" if features.missing == "keep" else "drop"
+    ids, blocks = matrix(catalog, features.members, record_ids, lacking=lacking)
     left_out["no vector"] = len(record_ids) - len(ids)
     if left_out["no vector"] and features.missing == "error":
         msg = f"{left_out['no vector']} records of the split lack a vector of {features.name!r}."
@@ -266,17 +267,19 @@ def _vector_inputs(
             every, (block,) = matrix(catalog, [member])
             digest.update("\0".join(every).encode())
             digest.update(block.data)
+    if features.method != CONCATENATION:
+        return ids, lambda _: blocks
     if features.scale == "none":
         whole = blocks[0] if len(blocks) == 1 else np.hstack(blocks)
-        return ids, lambda _: whole
+        return ids, lambda _: [whole]
     statistics = scaling(catalog, features, split_id)
     out = np.empty((len(ids), sum(block.shape[1] for block in blocks)), np.float32)
 
-    def inputs(repeat: int) -> NDArray[np.float32]:
+    def scaled(repeat: int) -> list[NDArray[np.float32]]:
         fitted = [one[0 if features.fit == "all" else repeat] for one in statistics]
-        return fused(blocks, fitted, scale=features.scale, out=out)
+        return [fused(blocks, fitted, scale=features.scale, out=out)]
 
-    return ids, inputs
+    return ids, scaled
 
 
 def _signal_inputs(
@@ -287,7 +290,7 @@ def _signal_inputs(
     *,
     digest: hashlib._Hash,
     left_out: Counter[str],
-) -> tuple[NDArray[np.object_], Callable[[int], NDArray[np.float32]]]:
+) -> tuple[NDArray[np.object_], Callable[[int], list[NDArray[np.float32]]]]:
     """Read signals once; the digest of each stands for its samples."""
     rows = catalog.table(
         "select record_id, rate_hz, signal_sha256 from records "
@@ -303,7 +306,7 @@ def _signal_inputs(
         seconds=float(params["seconds"]),
     )
     left_out.update(refused)
-    return ids, lambda _: x
+    return ids, lambda _: [x]
 
 
 def _folds(
@@ -328,16 +331,32 @@ def check_reads(kind: type[Classifier], features: str) -> None:
         raise UsageError(msg)
 
 
-def _check_classes(labels: NDArray[np.float64], fold: Fold, *, task: str, features: str) -> None:
+def _check_classes(
+    labels: NDArray[np.float64], fold: Fold, *, target: Target, task: str, features: str
+) -> None:
+    """Raise `NotEnoughDataError` where a side of a reshuffle cannot be fitted to or scored."""
+    known = np.unique(labels)
     for side, rows in (("training", fold.train), ("test", fold.test)):
-        positive = int(labels[rows].sum())
-        if not 0 < positive < len(rows):
-            msg = (
-                f"The {side} part of reshuffle {fold.repeat} has {positive} positive and "
-                f"{len(rows) - positive} negative records with features of {features!r} for task "
-                f"{task!r}; both classes are needed."
-            )
+        here = labels[rows]
+        if target == "binary":
+            positive = int(here.sum())
+            if 0 < positive < len(rows):
+                continue
+            found = f"{positive} positive and {len(rows) - positive} negative records"
+            wanted = "both classes are"
             counts = {"positive": positive, "negative": len(rows) - positive}
-            raise NotEnoughDataError(
-                msg, task=task, counts=counts, hint="Embed or label more records."
-            )
+        elif target == "multiclass":
+            if np.array_equal(np.unique(here), known):
+                continue
+            found = f"{len(np.unique(here))} of {len(known)} classes"
+            wanted, counts = "every class is", {"records": len(rows)}
+        else:
+            if len(np.unique(here)) > 1 and (target != "survival" or (here > 0).any()):
+                continue
+            found = f"{len(rows)} records with nothing to tell apart"
+            wanted, counts = "different labels are", {"records": len(rows)}
+        msg = (
+            f"The {side} part of reshuffle {fold.repeat} has {found} with features of "
+            f"{features!r} for task {task!r}; {wanted} needed."
+        )
+        raise NotEnoughDataError(msg, task=task, counts=counts, hint="Embed or label more records.")

@@ -93,6 +93,7 @@ def normalise(
     """Scale vectors, ``(records, dim)`` float32, into ``out`` or a new array.
 
     ``minmax`` equals the SQL macro ``minmax01`` of DuckDB bit for bit: all in single precision.
+    A row of NaN, which stands for a vector that is lacking, stays NaN.
     """
     with np.errstate(over="ignore"):  # values far outside a tiny range become infinite, as in SQL
         low, span = (
@@ -102,7 +103,7 @@ def normalise(
         out = np.subtract(x, low, out=out)
         np.divide(out, np.where(flat, np.float32(1), span), out=out)
     if flat.any():
-        out[:, flat] = 0
+        out[:, flat] = np.where(np.isnan(out[:, flat]), np.float32(np.nan), np.float32(0))
     return out
 
 

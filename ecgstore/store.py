@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ecgstore import settings
-from ecgstore.embedding import EmbeddingStore
+from ecgstore.evaluation import EvaluationStore
 from ecgstore.opened import name_of
 from ecgstore.warehouse import Warehouse
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ecgstore.assess import QualityResult
-    from ecgstore.evaluate import EvaluateResult
     from ecgstore.fuse import FuseResult
     from ecgstore.ingest import IngestResult
     from ecgstore.labels import LabelResult
     from ecgstore.progress import Progress
-    from ecgstore.split import SplitResult
+    from ecgstore.scored import EvaluateResult
+    from ecgstore.splitting.split import SplitResult
+    from ecgstore.tasks import Target
     from ecgstore.train import TrainResult
     from ecgstore.upkeep.compact import CompactResult
     from ecgstore.upkeep.forget import ForgetResult
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Store", "connect"]
 
 
-class Store(EmbeddingStore):
+class Store(EvaluationStore):
     """A warehouse of ECGs, their vectors, labels, splits and scores.
 
     Made by `connect`. Every writing call is idempotent: run twice, the second does nothing.
@@ -154,37 +155,14 @@ class Store(EmbeddingStore):
 
     # ----------------------------------------------------------------- learning
 
-    def split(
-        self,
-        name: str,
-        *,
-        task: str,
-        repeats: int = 10,
-        test_size: float = 0.2,
-        seed: int = 0,
-        group: Literal["patient_id", "none"] = "patient_id",
-        dry_run: bool = False,
-    ) -> SplitResult:
-        """Draw stratified reshuffles of the labelled records; see `ecgstore.split.split`."""
-        from ecgstore.split import split
-
-        return split(
-            self._now(),
-            name,
-            task=task,
-            repeats=repeats,
-            test_size=test_size,
-            seed=seed,
-            group=group,
-            dry_run=dry_run,
-        )
-
     def train(
         self,
         features: str | FuseResult,
         split: str | SplitResult,
         *,
         classifier: str = "xgboost",
+        task: str | None = None,
+        target: Target | None = None,
         params: Mapping[str, str] | None = None,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -197,6 +175,8 @@ class Store(EmbeddingStore):
             name_of(features),
             name_of(split),
             classifier=classifier,
+            task=task,
+            target=target,
             params=params,
             dry_run=dry_run,
             progress=progress,
@@ -205,24 +185,42 @@ class Store(EmbeddingStore):
     def evaluate(
         self,
         features: Sequence[str | FuseResult],
-        split: str | SplitResult,
+        split: str | SplitResult | None = None,
         *,
+        protocol: str | Sequence[str] = (),
+        task: str | Sequence[str] = (),
+        target: Target | None = None,
+        repeats: int = 10,
+        test_size: float = 0.2,
+        seed: int = 0,
         classifier: str = "xgboost",
         baseline: str | None = None,
         params: Mapping[str, str] | None = None,
+        out_of_fold: int | None = None,
+        tune: float = 0,
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> EvaluateResult:
-        """Score feature sets over the reshuffles of a split; see `ecgstore.evaluate.evaluate`."""
-        from ecgstore.evaluate import evaluate
+        """Score feature sets over a split, or over one that a protocol draws for a task.
+
+        ``repeats``, ``test_size`` and ``seed`` are of that drawing; for the rest see
+        `ecgstore.evaluate.evaluate`.
+        """
+        from ecgstore.evaluate import Drawing, evaluate
 
         return evaluate(
             self._now(),
             [name_of(one) for one in features],
-            name_of(split),
+            None if split is None else name_of(split),
+            protocols=[protocol] if isinstance(protocol, str) else protocol,
+            tasks=[task] if isinstance(task, str) else task,
+            target=target,
+            drawing=Drawing(repeats, test_size, seed),
             classifier=classifier,
             baseline=baseline,
             params=params,
+            out_of_fold=out_of_fold,
+            tune=tune,
             dry_run=dry_run,
             progress=progress,
         )

@@ -6,30 +6,29 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from ecgstore.catalog import Catalog
-from ecgstore.classifiers import Classifier, Logistic, Setting, XGBoost
-from ecgstore.errors import UnknownNameError, UsageError
+from ecgstore.classifiers import Classifier, classifiers, read_settings
+from ecgstore.errors import UsageError
 from ecgstore.feed import build
+from ecgstore.folds import fit_fold
 from ecgstore.progress import Progress, Silent
-from ecgstore.registry import Registry
-from ecgstore.runs import fit_fold, keep_predictions, pinned, prepare, repeats_in
-from ecgstore.schema import table_schema
-from ecgstore.split import reshuffles
-from ecgstore.supervised import ResNet50
+from ecgstore.runs import pinned, prepare
+from ecgstore.splitting.split import reshuffles
+from ecgstore.stored_fits import (
+    keep_fitted,
+    keep_predictions,
+    keep_vectors,
+    load_fitted,
+    repeats_in,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
+    from ecgstore.tasks import Target
     from ecgstore.warehouse import Warehouse
 
 __all__ = ["TrainResult", "classifiers", "load_classifier", "read_settings", "train"]
-
-classifiers: Registry[type[Classifier]] = Registry("classifier")
-"""Every classifier by name."""
-for _kind in (XGBoost, Logistic, ResNet50):
-    classifiers.add(_kind.name, _kind)
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ def train(
     split_id: str,
     *,
     classifier: str = "xgboost",
+    task: str | None = None,
+    target: Target | None = None,
     params: Mapping[str, object] | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -95,7 +96,9 @@ def train(
         warehouse: Where features and labels are read and results are written.
         features: A feature set, or ``signal`` for a classifier that reads the ECG itself.
         split_id: Name of a split.
-        classifier: ``xgboost``, ``logistic`` or ``resnet50``.
+        classifier: Name of a classifier.
+        task: One of the split's tasks; default its only one.
+        target: What the labels say; default what the split was drawn for, or they look like.
         params: Settings that differ from the classifier's defaults; text is converted.
         dry_run: Count and write nothing.
         progress: Told of every step.
@@ -114,23 +117,30 @@ def train(
     if not dry_run and kind.reads == "signal":
         build(past, progress=progress)
     with Catalog(past.relations()) as catalog:
-        run = prepare(past, catalog, features, reshuffles(catalog, split_id), kind, chosen)
-        done = repeats_in(catalog, "classifiers", run) & repeats_in(catalog, "predictions", run)
+        run = prepare(
+            past,
+            catalog,
+            features,
+            reshuffles(catalog, split_id),
+            kind,
+            chosen,
+            task=task,
+            target=target,
+        )
+        done = repeats_in(catalog, "classifiers", run) & repeats_in(
+            catalog, "predictions", run, split="test"
+        )
     todo = [fold for fold in run.folds if fold.repeat not in done]
-    if not dry_run:
-        progress.start(len(todo) * kind(chosen).steps, "steps")
+    if not dry_run and todo:
+        command = f"train {run.run_id}"
+        progress.start(len(todo) * run.plan.steps(len(run.blocks(todo[0].repeat))), "steps")
         for fold in todo:
-            model, scores, _ = fit_fold(run, fold, step=progress.advance)
-            row = {
-                "run_id": run.run_id,
-                "repeat": fold.repeat,
-                "classifier": kind.name,
-                "format": kind.format,
-                "model": model.save(),
-            }
-            rows = pa.Table.from_pylist([row], schema=table_schema("classifiers").arrow)
-            warehouse.append("classifiers", rows, command=f"train {run.run_id}")
-            keep_predictions(warehouse, run, fold, scores, command=f"train {run.run_id}")
+            fitted, scores, _ = fit_fold(run, fold, step=progress.advance)
+            keep_fitted(warehouse, run, fold, fitted, command=command)
+            if fitted.joins_vectors:
+                vectors = fitted.join(run.blocks(fold.repeat))
+                keep_vectors(warehouse, run, fold, vectors, command=command)
+            keep_predictions(warehouse, run, fold, {"test": scores}, command=command)
     return TrainResult(
         run_id=run.run_id,
         features=features,
@@ -149,48 +159,10 @@ def load_classifier(catalog: Catalog, run_id: str, repeat: int) -> Classifier:
 
     Raises:
         UnknownNameError: None was kept.
+        UsageError: The run's fusion scores by itself, or has a classifier for each member.
     """
-    query = "select * from classifiers where run_id = $run_id and repeat = $repeat"
-    rows = catalog.table(query, {"run_id": run_id, "repeat": repeat}).to_pylist()
-    if not rows:
-        known = catalog.table("select run_id || '/' || repeat as name from classifiers")
-        name = f"{run_id}/{repeat}"
-        raise UnknownNameError(name, kind="trained classifier", known=known["name"].to_pylist())
-    return classifiers.get(rows[0]["classifier"]).load(rows[0]["model"])
-
-
-def read_settings(
-    kinds: Sequence[type[Classifier]], given: Mapping[str, object] | None
-) -> list[dict[str, Setting]]:
-    """Return the settings of each classifier in use.
-
-    Args:
-        kinds: The classifiers; the first is meant by a bare key.
-        given: Values by ``key`` or ``classifier.key``; text is converted to the default's type.
-
-    Raises:
-        UsageError: An unknown key, or a value that cannot be converted.
-    """
-    read = {kind.name: dict(kind.defaults) for kind in kinds}
-    for name, value in (given or {}).items():
-        owner, _, key = name.rpartition(".")
-        owner = owner or kinds[0].name
-        if owner not in read or key not in read[owner]:
-            known = ", ".join(
-                key if kind is kinds[0] else f"{kind.name}.{key}"
-                for kind in dict.fromkeys(kinds)
-                for key in kind.defaults
-            )
-            msg = f"Unknown setting {name!r}; known: {known}."
-            raise UsageError(msg)
-        read[owner][key] = _converted(name, value, like=read[owner][key])
-    return [read[kind.name] for kind in kinds]
-
-
-def _converted(name: str, value: object, *, like: Setting) -> Setting:
-    try:
-        return type(like)(str(value))
-    except ValueError as error:
-        what = "a whole number" if isinstance(like, int) else "a number"
-        msg = f"The setting {name!r} is {str(value)!r}; {what} was expected."
-        raise UsageError(msg) from error
+    fitted = load_fitted(catalog, run_id, repeat)
+    if len(fitted.classifiers) != 1:
+        msg = f"Run {run_id!r} has no classifier that scores alone; its fusion does."
+        raise UsageError(msg)
+    return fitted.classifiers[0]

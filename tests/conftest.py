@@ -140,7 +140,10 @@ def start() -> Callable[..., subprocess.Popen[str]]:
     return call
 
 
-BY_HAND = ("signals", "annotations", "quality", "measurements", "head_outputs", "pretraining")
+BY_HAND = (
+    *("signals", "annotations", "quality", "measurements", "head_outputs", "pretraining"),
+    *("fusions", "class_probabilities", "fused_vectors"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -166,6 +169,11 @@ def row_by_hand(name: str, record_id: str) -> pa.Table:
         "head_outputs": {"model": "ecgfounder", "version": "v1", "label": "ATRIAL FIBRILLATION"}
         | {"probability": 0.75},
         "pretraining": {"model": "ecgfounder", "dataset": "HEEDB", "source": "arXiv:2410.04133"},
+        "fusions": {"run_id": "f00d", "repeat": 0, "part": "fusion", "name": "pca"}
+        | {"format": "safetensors", "model": b"numbers"},
+        "class_probabilities": {"run_id": "f00d", "repeat": 0, "class": 2, "split": "test"}
+        | {"probability": 0.25},
+        "fused_vectors": {"run_id": "f00d", "repeat": 0, "dim": 2, "vector": [0.5, -0.5]},
     }
     schema = TABLES[name].arrow
     about = {"record_id": record_id} if "record_id" in schema.names else {}

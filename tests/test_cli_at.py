@@ -33,8 +33,22 @@ READS: dict[str, tuple[str, ...]] = {
     "log": (),
     "plot": ("RECORD", "-o", "OUT.png"),
     "reproduce": ("RUN",),
+    "predict": ("RUN",),
+    "compare": ("RUN", "RIVAL", "--resamples", "100"),
+    "complementarity": (
+        *("--features", "ecgfm.mini", "--features", "fusion"),
+        *("--fused", "fusion", "--split", "few", "--resamples", "100"),
+    ),
+    "explain": ("RUN",),
+    "clinical": ("RUN", "--threshold", "0.5", "--resamples", "100"),
+    "subgroups": ("RUN", "--by", "sex", "--resamples", "100"),
+    "probe": ("--features", "ecgfm.mini", "--concept", "age", "--resamples", "100"),
+    "learning-curve": (
+        *("--features", "fusion", "--split", "few", "--resamples", "100"),
+        *("--fraction", "0.5", "--fraction", "1"),
+    ),
 }
-"""What reads, and is asked here; OUT is a file of the test, RUN and RECORD ids."""
+"""What reads, and is asked here; OUT is a file of the test, RUN, RIVAL and RECORD ids."""
 
 WRITES: dict[str, tuple[str, ...]] = {
     "init": (),
@@ -53,6 +67,17 @@ WRITES: dict[str, tuple[str, ...]] = {
     "forget": ("somebody", "--yes"),
 }
 """What writes, or looks at all versions, and so refuses ``--at``."""
+
+ALIKE = {
+    "clinical",
+    "compare",
+    "explain",
+    "learning-curve",
+    "plot",
+    "reproduce",
+    "subgroups",
+}
+"""What of `READS` answers the same now: of what is stored of a run, or of signals."""
 
 APART = {
     "demo",
@@ -77,6 +102,7 @@ class Past:
     copy: Path
     at: datetime
     run: str
+    rival: str
     ecgs: Path
     record: str
 
@@ -103,8 +129,9 @@ def past(app: Any, tmp_path_factory: pytest.TempPathFactory) -> Past:
     done("embed", "--model", "ecgfm.mini", "--device", "cpu")
     done("split", "few", "--task", "ACS", "--repeats", "2", "--test-size", "0.4")
     done("fuse", "ecgfm.mini", "--name", "fusion")
-    evaluation = ("evaluate", "--features", "fusion", "--split", "few", "--set", "n_estimators=5")
-    (score,) = done(*evaluation)
+    sets = ("--features", "fusion", "--features", "ecgfm.mini", "--split", "few")
+    score, rival = done("evaluate", *sets, "--set", "n_estimators=5")
+    done("train", "--features", "fusion", "--split", "few", "--set", "n_estimators=5")
     at = datetime.now(UTC)
     shutil.copytree(home, folder / "then" / "home")
     time.sleep(0.01)
@@ -125,10 +152,10 @@ def past(app: Any, tmp_path_factory: pytest.TempPathFactory) -> Past:
     done("ingest", ecgs / "new", "--dataset", "synthetic", "--jobs", "1")
     done(*labels("new"))
     done("embed", "--model", "ecgfm.mini", "--device", "cpu")
-    (again,) = done(*evaluation)
+    again, _ = done("evaluate", *sets, "--set", "n_estimators=5")
     assert again["run_id"] != score["run_id"]
     record = f"synthetic/{made[0].name}"
-    return Past(home, folder / "then" / "home", at, score["run_id"], ecgs, record)
+    return Past(home, folder / "then" / "home", at, score["run_id"], rival["run_id"], ecgs, record)
 
 
 def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
@@ -164,7 +191,7 @@ def test_what_reads_sees_the_past_as_it_was(
     def seen(root: Path, *options: object) -> tuple[str, bytes | None]:
         out = next((tmp_path / word for word in READS[name] if word.startswith("OUT")), None)
         names = {out.name: str(out)} if out else {}
-        names |= {"RUN": past.run, "RECORD": past.record}
+        names |= {"RUN": past.run, "RIVAL": past.rival, "RECORD": past.record}
         words = [names.get(word, word) for word in READS[name]]
         done = run("-w", root, *options, command, *words)
         assert done.code == 0, done.err
@@ -180,7 +207,15 @@ def test_what_reads_sees_the_past_as_it_was(
     assert seen(past.home, "--at", past.at.isoformat()) == then
     assert seen(past.home, "--at", local) == then
     assert seen(past.home, "--at", naive) == then
-    if command not in {"reproduce", "plot"}:
+    if command not in {
+        "clinical",
+        "compare",
+        "explain",
+        "learning-curve",
+        "plot",
+        "reproduce",
+        "subgroups",
+    }:
         assert seen(past.home) != then, "the command tells the two apart"
 
 
@@ -288,7 +323,17 @@ def test_the_log_is_a_table_of_commands(past: Past, run: Callable[..., Any]) -> 
     assert list(rows[0]) == ["at", "command", "added", "removed", "tables", "code", "job"]
     words = [row["command"].split()[0].strip(";") for row in rows]
     later = ["fuse", "embed", "labels", "ingest", "embed", "labels"]
-    assert words == [*later, "evaluate", "fuse", "split", "embed", "labels", "ingest", "init"]
+    assert words == [
+        *later,
+        "train",
+        "evaluate",
+        "fuse",
+        "split",
+        "embed",
+        "labels",
+        "ingest",
+        "init",
+    ]
     ingest = next(row for row in reversed(rows) if row["command"] == "ingest")
     assert (ingest["added"], ingest["removed"]) == (80, 0)
     assert ingest["tables"] == "records +40, waveforms +40"

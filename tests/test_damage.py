@@ -161,7 +161,7 @@ def test_the_command_prints_findings_and_ends_with_one(
 ) -> None:
     done = run("-w", house.root, "verify", "--json")
     assert (done.code, json.loads(done.out)) == (0, [])
-    assert done.err.startswith("all is well: 19 tables")
+    assert done.err.startswith("all is well: 22 tables")
     flip(shards(house, "labels")[0], 1000)
     done = run("-w", house.root, "verify", "--table", "labels")
     assert done.code == 1

@@ -98,6 +98,7 @@ def test_a_second_call_finds_everything_done(home: Path, done: DemoResult) -> No
         "quality_flags",
         "rejects_by_reason",
         "repeat_patients",
+        "split_check",
         "tasks",
     ],
 )

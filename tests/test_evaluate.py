@@ -15,10 +15,11 @@ import pytest
 
 from ecgstore.catalog import Catalog
 from ecgstore.errors import NotEnoughDataError, UnknownNameError, UsageError
-from ecgstore.evaluate import evaluate, measure
+from ecgstore.evaluate import evaluate
 from ecgstore.fuse import fuse
 from ecgstore.leakage import declare
-from ecgstore.split import reshuffles, split
+from ecgstore.splitting.split import reshuffles, split
+from ecgstore.statistics.metrics import measure
 from ecgstore.train import train
 from ecgstore.warehouse import Warehouse
 

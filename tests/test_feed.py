@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from ecgstore.errors import DamagedError, UsageError, WarehouseError
 from ecgstore.feed import Feed, drop, stream
 from ecgstore.record import COLUMNS, INVALID, LEADS
-from ecgstore.split import split
+from ecgstore.splitting.split import split
 from ecgstore.storage import disk
 from ecgstore.train import train
 from ecgstore.warehouse import Warehouse

@@ -290,3 +290,20 @@ def test_cut_short_at_any_step_it_is_finished_by_the_next(
         assert left(copy, traces(signals, range(4))) == set()
         assert len(whole(copy)) == RECORDS - 4
         assert Store(copy).verify().clean
+
+
+def test_what_was_fitted_on_a_patient_goes_even_where_it_was_never_scored(store: Store) -> None:
+    """A nearest-neighbour classifier and a fusion of scores hold what they learned from."""
+    store.fuse(["alpha", "beta"], name="late", method="average")
+    run = store.train("late", "s", classifier="knn").run_id
+    trained = {
+        one["repeat"]
+        for one in rows_of(store, "splits")
+        if one["split"] == "train" and one["record_id"] in {"syn/r000", "syn/r001"}
+    }
+    assert trained
+    kept = {one["repeat"] for one in rows_of(store, "classifiers") if one["run_id"] == run}
+    store.forget([patient(0)], yes=True)
+    for table in ("classifiers", "fusions"):
+        left = {one["repeat"] for one in rows_of(store, table) if one["run_id"] == run}
+        assert left == kept - trained, table

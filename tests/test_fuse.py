@@ -25,7 +25,7 @@ from ecgstore.errors import (
 from ecgstore.features import Member, feature_set, matrix
 from ecgstore.fuse import fuse, stored_statistics
 from ecgstore.scaling import Statistics, fused, normalise, statistics
-from ecgstore.split import EVERYTHING, reshuffles, split
+from ecgstore.splitting.split import EVERYTHING, reshuffles, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

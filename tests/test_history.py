@@ -19,7 +19,7 @@ from ecgstore.errors import LogError, UnknownNameError, UsageError, WarehouseErr
 from ecgstore.evaluate import evaluate
 from ecgstore.fuse import fuse
 from ecgstore.history import MAINTENANCE, Invocation, invocations
-from ecgstore.split import split
+from ecgstore.splitting.split import split
 from ecgstore.upkeep.compact import compact
 from ecgstore.warehouse import Warehouse
 

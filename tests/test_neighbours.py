@@ -15,7 +15,7 @@ from ecgstore.catalog import Catalog
 from ecgstore.errors import NotEnoughDataError, UnknownNameError, UsageError
 from ecgstore.fuse import fuse
 from ecgstore.neighbours import Metric, Neighbours
-from ecgstore.split import split
+from ecgstore.splitting.split import split
 
 if TYPE_CHECKING:
     from collections.abc import Callable

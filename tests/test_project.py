@@ -21,7 +21,7 @@ from ecgstore.errors import (
 from ecgstore.fuse import fuse
 from ecgstore.project import project
 from ecgstore.schema import table_schema
-from ecgstore.split import reshuffles, split
+from ecgstore.splitting.split import reshuffles, split
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:

@@ -381,6 +381,22 @@ EXPECTED: dict[str, tuple[dict[str, str], list[tuple[Any, ...]]]] = {
             ("MI", "s", "ecgfm", "xgboost", 2, 0.75, _HALF, 0.45, _HALF, "r1", _R1),
         ],
     ),
+    "split_check": (
+        {"split_id": "s"},
+        [
+            ("s", "patient", 0, 0, 3, None),
+            ("s", "same signal", None, None, 0, "4 records have no digest of their signal"),
+            ("s", "duplicate", None, None, 0, "4 records not assessed: ecgstore quality"),
+            ("s", "near duplicate", None, None, 0, "4 records not assessed: ecgstore quality"),
+            ("s", "record twice", 0, 0, 4, None),
+            (
+                *("s", "scaling fitted on test records", None, None, 2),
+                "2 statistics do not tell their records",
+            ),
+            ("s", "features scaled on all records", 0, 0, 2, None),
+            ("s", "inner fold outside its training part", 0, 0, 0, None),
+        ],
+    ),
     "tasks": ({}, [("MI", 4, 2, 0.5), ("NORM", 1, 1, 1.0)]),
 }
 

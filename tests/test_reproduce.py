@@ -13,17 +13,19 @@ import pytest
 
 import ecgstore
 from ecgstore.errors import ErasedError, UnknownNameError, UsageError
-from ecgstore.evaluate import Score, evaluate
+from ecgstore.evaluate import evaluate
 from ecgstore.fuse import fuse
 from ecgstore.reproduce import reproduce
 from ecgstore.schema import table_schema
-from ecgstore.split import split
+from ecgstore.splitting.split import split
 from ecgstore.train import train
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from ecgstore.scored import Score
 
     Cohort = Callable[..., Warehouse]
 

@@ -14,7 +14,7 @@ from ecgstore.errors import NotEnoughDataError, UnknownNameError, UsageError
 from ecgstore.features import Member, matrix
 from ecgstore.fuse import fuse
 from ecgstore.record import COLUMNS, INVALID
-from ecgstore.split import reshuffles, split
+from ecgstore.splitting.split import reshuffles, split
 from ecgstore.supervised import ResNet50, signals
 from ecgstore.train import classifiers, load_classifier, read_settings, train
 from ecgstore.warehouse import Warehouse

@@ -292,6 +292,15 @@ class Encoder(Preparation, abc.ABC):
             ``(windows, dim)`` float32 vectors, and ``(windows, classes)`` float32 probabilities
             of the head, or None without one.
         """
+        vectors, logits = self.forward(windows, leads)
+        return vectors, None if logits is None else logits.sigmoid()
+
+    def forward(self, windows: Tensor, leads: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Run the network as `encode` does, but let gradients through to the windows.
+
+        Returns:
+            Vectors as of `encode`, and the logits of the head.
+        """
         with exact_float32():
             try:
                 vectors, logits = self._run(windows, self._places(leads))
@@ -300,7 +309,7 @@ class Encoder(Preparation, abc.ABC):
                     raise
                 uncompile(self.network, error)
                 vectors, logits = self._run(windows, self._places(leads))
-        return vectors.float(), None if logits is None else logits.float().sigmoid()
+        return vectors.float(), None if logits is None else logits.float()
 
     def on(self, device: str) -> Self:
         """Return the same encoder on another device, with a copy of its network.

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page about a split, made from the tables alone."""
+"""The report: one self-contained page about a split, made from the tables alone."""
 
 from ecgstore.report.build import ReportResult, report
 

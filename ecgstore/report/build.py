@@ -1,41 +1,45 @@
-"""One self-contained HTML page about a split: cohort, scores, curves, maps, provenance.
+"""The report on a split: one self-contained page, the same as Markdown, or all figures as JSON.
 
-The page is made from the tables alone and holds no time but that of the newest run, so the same
+It is made from the tables alone and holds no time but that of the newest run, so the same
 warehouse always gives the same bytes and a second call changes nothing.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import time
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from ecgstore import settings
-from ecgstore.catalog import Catalog
-from ecgstore.errors import NotEnoughDataError, UnknownNameError, UsageError
-from ecgstore.features import SIGNAL, FeatureSet, feature_set, is_member, member_parameters
+from ecgstore.errors import UsageError
 from ecgstore.progress import Progress, Silent
-from ecgstore.project import lay_out, only_split
-from ecgstore.report import chapters, lineage, summary
-from ecgstore.report.cohort import cohort
-from ecgstore.report.findings import Study, models, newest, pr_curve, roc_curve, runs, split_named
+from ecgstore.report import lineage, summary
+from ecgstore.report.checklist import checklist_chapter
+from ecgstore.report.clinical import clinical_chapter
+from ecgstore.report.contribution import contribution_chapter
+from ecgstore.report.curves import curves_chapter
+from ecgstore.report.examples import examples_chapter
+from ecgstore.report.figures import as_json
+from ecgstore.report.gather import gather
+from ecgstore.report.maps import maps_chapter
+from ecgstore.report.markdown import markdown
+from ecgstore.report.method import method_chapter
 from ecgstore.report.page import document, join, tag
-from ecgstore.split import Reshuffle, reshuffles
+from ecgstore.report.result import gap_chapter, result_chapter
+from ecgstore.report.subgroups import subgroups_chapter
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ecgstore.project import Projection
-    from ecgstore.report.findings import Run
+    from ecgstore.report.study import Study
 
-__all__ = ["ReportResult", "report"]
+__all__ = ["Form", "ReportResult", "render", "report"]
 
-_PACKAGES = ("duckdb", "numpy", "pyarrow", "scikit-learn", "torch", "xgboost")
+Form = Literal["html", "md", "json"]
+"""The forms of a report: a page, Markdown with the same words and figures, or figures alone."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,10 @@ class ReportResult:
     """What a `report` call wrote.
 
     Attributes:
-        path: The page.
+        path: The file.
         split: Split it is about, None where there is none.
         runs: Runs in its Table 1.
-        written: False when the page was there already, byte for byte.
+        written: False when the file was there already, byte for byte.
         seconds: Time taken.
     """
 
@@ -83,120 +87,88 @@ def report(
     *,
     split: str | None = None,
     title: str | None = None,
+    by: Sequence[str] = (),
+    form: str | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> ReportResult:
-    """Write the page about a split, or about the cohort alone while nothing is evaluated.
+    """Write the report on a split, or on the cohort alone while nothing is evaluated.
 
     Args:
-        warehouse: What the page is about; nothing is written to it.
-        out: The HTML file.
+        warehouse: What it is about; nothing is written to it.
+        out: The file.
         split: Name of the split; default the only one.
-        title: Title of the page; default the task and the split.
+        title: Title; default the task.
+        by: SQL expressions over ``records`` whose groups are told apart, such as ``device``;
+            default sex and age from 65 on, where they are known.
+        form: ``html``, ``md`` or ``json``; default by the suffix of `out`, else ``html``.
+        resamples: Bootstrap resamples of every interval.
+        seed: Seed of the resamples and of the maps.
         progress: Told of every part.
 
     Raises:
-        UsageError: There are several splits and none was named, or ``out`` cannot be written.
+        UsageError: There are several splits and none was named, the form is unknown, or ``out``
+            cannot be written.
         UnknownNameError: There is no such split.
     """
     began = time.perf_counter()
-    progress = progress or Silent()
-    versions = warehouse.versions()
-    with Catalog(Warehouse(warehouse.root, at=versions).relations()) as catalog:
-        name = split or only_split(catalog)
-        study = _gather(catalog, name, versions, progress)
-    written = _write(Path(out), _page(study, title))
-    return ReportResult(Path(out), name, len(study.runs), written, time.perf_counter() - began)
-
-
-def _gather(
-    catalog: Catalog, split: str | None, versions: dict[str, int], progress: Progress
-) -> Study:
-    found = runs(catalog, split) if split else []
-    shown = newest(found)
-    sets = _sets(catalog, shown)
-    progress.start(len(shown) + len(sets), "figures")
-    curves = {}
-    for run in shown:
-        drawn = roc_curve(catalog, run), pr_curve(catalog, run)
-        if drawn[0] is not None and drawn[1] is not None:
-            curves[run.run_id] = (drawn[0], drawn[1])
-        progress.advance()
-    maps: dict[str, Projection | str] = {}
-    for name, features in sets.items():
-        maps[name] = _map(catalog, features, reshuffles(catalog, split or "")[0])
-        progress.advance()
-    [SIGNAL, *sets, *(run.features for run in shown)]
-    return Study(
-        cohort=cohort(catalog, split),
-        split=split_named(catalog, split) if split else None,
-        runs=sorted(
-            shown, key=lambda run: len(sets[run.features].members) if run.features in sets else 0
-        ),
-        earlier=[run for run in found if run not in shown],
-        sets=sets,
-        covered={name: _covered(catalog, features, split) for name, features in sets.items()},
-        models=models(catalog),
-        curves=curves,
-        maps=maps,
-        versions=versions,
+    out = Path(out)
+    form = _form(form, out)
+    study = gather(
+        Warehouse(warehouse.root, at=warehouse.versions()),
+        split,
+        title=title,
+        by=by,
+        resamples=resamples,
+        seed=seed,
+        progress=progress or Silent(),
+    )
+    content = render(study, form)
+    name = study.split.name if study.split else None
+    return ReportResult(
+        out, name, len(study.runs), _write(out, content), time.perf_counter() - began
     )
 
 
-def _sets(catalog: Catalog, found: Sequence[Run]) -> dict[str, FeatureSet]:
-    """Return what the features of each run are made of, single models before fused ones."""
-    sets = {}
-    for name in dict.fromkeys(run.features for run in found if run.features != SIGNAL):
-        try:
-            sets[name] = feature_set(catalog, name)
-        except (UnknownNameError, UsageError):
-            continue  # its vectors were erased, or the name has come to fit several
-    return dict(sorted(sets.items(), key=lambda pair: len(pair[1].members)))
+def render(study: Study, form: Form) -> str:
+    """Return what was gathered in one of the forms."""
+    if form == "json":
+        return as_json(study)
+    page = _page(study)
+    return markdown(page) if form == "md" else page
 
 
-def _map(catalog: Catalog, features: FeatureSet, reshuffle: Reshuffle) -> Projection | str:
-    try:
-        return lay_out(catalog, features, reshuffle)
-    except NotEnoughDataError as error:
-        return f"{features.name}: {error.message}"
+def _form(form: str | None, out: Path) -> Form:
+    suffix = {".md": "md", ".markdown": "md", ".json": "json"}.get(out.suffix.lower(), "html")
+    asked = form or suffix
+    known: tuple[Form, ...] = get_args(Form)
+    for one in known:
+        if one == asked:
+            return one
+    msg = f"Unknown form {asked!r} of a report; known: {', '.join(known)}."
+    raise UsageError(msg)
 
 
-def _covered(catalog: Catalog, features: FeatureSet, split: str | None) -> int:
-    """Count the records of the split that have the vector of every member."""
-    members = range(len(features.members))
-    rows = catalog.table(
-        f"""
-        with covered as (
-            select record_id
-            from embeddings
-            where ({" or ".join(f"({is_member(i)})" for i in members)})
-                and record_id in (select record_id from splits where split_id = $split)
-            group by record_id
-            having count(*) = {len(members)}
-        )
-        select count(*) as n
-        from covered
-        """,
-        {**member_parameters(features.members), "split": split},
-    )
-    count: int = rows["n"][0].as_py()
-    return count
-
-
-def _page(study: Study, title: str | None) -> str:
-    split = study.split
-    title = title or (f"{split.task} from the ECG" if split else "The cohort")
+def _page(study: Study) -> str:
     parts = {
-        "Result": chapters.result_chapter(study),
-        "Curves": chapters.curves_chapter(study),
-        "Maps": chapters.maps_chapter(study),
-        "Cohort": lineage.cohort_chapter(study),
-        "Models": lineage.models_chapter(study),
-        "Method": lineage.method_chapter(study),
-        "Sources": lineage.sources_chapter(study, _environment()),
+        "result": ("Result", result_chapter(study)),
+        "protocols": ("Two protocols", gap_chapter(study)),
+        "curves": ("Curves", curves_chapter(study)),
+        "clinical": ("Usefulness", clinical_chapter(study)),
+        "subgroups": ("For whom", subgroups_chapter(study)),
+        "contribution": ("Models' shares", contribution_chapter(study)),
+        "maps": ("Maps", maps_chapter(study)),
+        "examples": ("ECGs", examples_chapter(study)),
+        "cohort": ("Cohort", lineage.cohort_chapter(study)),
+        "models": ("Models", lineage.models_chapter(study)),
+        "method": ("Method", method_chapter(study)),
+        "sources": ("Sources", lineage.sources_chapter(study)),
+        "checklist": ("Checklist", checklist_chapter(study)),
     }
     header = join(
         [
-            tag("h1", title),
+            tag("h1", study.title),
             summary.question(study),
             summary.answer(study),
             summary.headline(study),
@@ -204,29 +176,19 @@ def _page(study: Study, title: str | None) -> str:
         ]
     )
     scored = max((run.at for run in study.runs), default=None)
-    newest_run = f" Newest score on this page: {scored:%Y-%m-%d %H:%M} UTC." if scored else ""
+    newest = f" Newest score on this page: {scored:%Y-%m-%d %H:%M} UTC." if scored else ""
     return document(
-        title,
+        study.title,
         header=header,
-        contents=[(name.lower(), name) for name, part in parts.items() if part is not None],
-        main=join([part for part in parts.values() if part is not None], "\n"),
-        footer=tag("p", f"Made by ecgstore {settings.version()}.{newest_run}"),
+        contents=[(name, words) for name, (words, part) in parts.items() if part is not None],
+        main=join([part for _, part in parts.values() if part is not None], "\n"),
+        footer=tag("p", f"Made by ecgstore {settings.version()}.{newest}"),
     )
 
 
-def _environment() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _write(out: Path, page: str) -> bool:
-    """Put the page in place whole or not at all, and tell whether it changed."""
-    content = page.encode()
+def _write(out: Path, text: str) -> bool:
+    """Put the file in place whole or not at all, and tell whether it changed."""
+    content = text.encode()
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         if out.exists() and out.read_bytes() == content:

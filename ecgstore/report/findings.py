@@ -8,31 +8,27 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgstore.errors import UnknownNameError
-from ecgstore.evaluate import METRICS
 from ecgstore.report.plots import Curve
+from ecgstore.report.study import Gap, Run, Split
+from ecgstore.statistics.metrics import reported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from numpy.typing import NDArray
 
     from ecgstore.catalog import Catalog
-    from ecgstore.features import FeatureSet
-    from ecgstore.project import Projection
-    from ecgstore.report.cohort import Cohort
+    from ecgstore.predictions import Predictions
+    from ecgstore.tasks import Target
 
 __all__ = [
     "GRID",
-    "Run",
-    "Split",
-    "Study",
+    "gaps",
     "models",
     "newest",
     "pr_curve",
@@ -43,86 +39,6 @@ __all__ = [
 
 GRID = np.linspace(0, 1, 201)
 """Abscissae at which curves are averaged."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """A stored split.
-
-    Attributes:
-        name: Its name.
-        task: The task it is stratified by.
-        params: How it was drawn.
-        sizes: For each reshuffle: training and test records, and positives among each.
-        shared_patients: Patients with records on both sides, the most in any reshuffle.
-    """
-
-    name: str
-    task: str
-    params: Mapping[str, Any]
-    sizes: Sequence[Mapping[str, int]]
-    shared_patients: int
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One feature set and classifier, scored over the reshuffles of a split.
-
-    Attributes:
-        run_id: Its id in ``scores`` and ``predictions``.
-        features: Name of the feature set.
-        classifier: Name of the classifier.
-        params: Settings of the classifier.
-        at: When it was scored.
-        versions: Version of every table it read.
-        code: Version of ecgstore that ran.
-        seconds: Time taken over all reshuffles.
-        repeats: Numbers of the reshuffles.
-        values: Metric to one value a reshuffle.
-        tested: Records scored in each reshuffle.
-    """
-
-    run_id: str
-    features: str
-    classifier: str
-    params: Mapping[str, Any]
-    at: datetime
-    versions: Mapping[str, int]
-    code: str
-    seconds: float
-    repeats: tuple[int, ...]
-    values: Mapping[str, NDArray[np.float64]]
-    tested: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Study:
-    """Everything the page says about a split, gathered at one state of the tables.
-
-    Attributes:
-        cohort: Who and what was recorded.
-        split: The split, None where none is drawn yet.
-        runs: The newest run of each feature set and classifier, as they are shown.
-        earlier: Runs that a newer one of the same feature set and classifier stands for.
-        sets: What the features of a run are made of, by name; absent for signals and for names
-            that no longer stand for one thing.
-        covered: Records of the split that have every vector of a feature set, by name.
-        models: Rows of ``models`` with the number of ``records`` embedded.
-        curves: ROC and precision-recall curve by run id.
-        maps: Projections, or why there is none, by feature set.
-        versions: Version of every table read.
-    """
-
-    cohort: Cohort
-    split: Split | None
-    runs: Sequence[Run]
-    earlier: Sequence[Run]
-    sets: Mapping[str, FeatureSet]
-    covered: Mapping[str, int]
-    models: Sequence[Mapping[str, Any]]
-    curves: Mapping[str, tuple[Curve, Curve]]
-    maps: Mapping[str, Projection | str]
-    versions: Mapping[str, int]
 
 
 def split_named(catalog: Catalog, name: str) -> Split:
@@ -182,7 +98,7 @@ def split_named(catalog: Catalog, name: str) -> Split:
 
 
 def runs(catalog: Catalog, split: str) -> list[Run]:
-    """Return every run over a split that has both metrics, oldest first."""
+    """Return every run over a split that was scored, oldest first."""
     tested: dict[str, list[int]] = defaultdict(list)
     for row in catalog.table(
         """
@@ -201,15 +117,71 @@ def runs(catalog: Catalog, split: str) -> list[Run]:
     ).to_pylist():
         by_run[row["run_id"]].append(row)
     found = [_run(rows, tested[run_id]) for run_id, rows in by_run.items()]
-    return [run for run in found if all(metric in run.values for metric in METRICS)]
+    return [run for run in found if run is not None]
 
 
 def newest(found: Sequence[Run]) -> list[Run]:
-    """Keep the newest run of each feature set and classifier, in order of first appearance."""
-    kept: dict[tuple[str, str], Run] = {}
+    """Keep the newest run of each task, features and classifier, in order of first appearance."""
+    kept: dict[tuple[str, str, str], Run] = {}
     for run in found:
-        kept[run.features, run.classifier] = run
+        kept[run.task, run.features, run.classifier] = run
     return list(kept.values())
+
+
+def gaps(catalog: Catalog, task: str, metric: str) -> list[Gap]:
+    """Set the newest runs on a task over splits of both protocols side by side.
+
+    Args:
+        catalog: The warehouse.
+        task: The task.
+        metric: The metric that is compared.
+    """
+    rows = catalog.table(
+        """
+        with protocols as (
+            select split_id, any_value(params ->> '$.protocol') as protocol
+            from splits
+            group by split_id
+        ),
+        means as (
+            select
+                features,
+                classifier,
+                protocol,
+                split_id,
+                run_id,
+                avg(value) filter (not isnan(value)) as value,
+                max("at") as scored
+            from scores
+            join protocols using (split_id)
+            where task = $task and metric = $metric and protocol in ('paper', 'sound')
+            group by all
+        )
+        select features, classifier, protocol, split_id, run_id, value
+        from means
+        where value is not null
+        qualify row_number() over (
+            partition by features, classifier, protocol order by scored desc, run_id
+        ) = 1
+        order by features, classifier, protocol
+        """,
+        {"task": task, "metric": metric},
+    ).to_pylist()
+    sides: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        sides[row["features"], row["classifier"]][row["protocol"]] = row
+    return [
+        Gap(
+            features=features,
+            classifier=classifier,
+            metric=metric,
+            splits={name: row["split_id"] for name, row in pair.items()},
+            runs={name: row["run_id"] for name, row in pair.items()},
+            means={name: row["value"] for name, row in pair.items()},
+        )
+        for (features, classifier), pair in sides.items()
+        if len(pair) == 2
+    ]
 
 
 def models(catalog: Catalog) -> list[dict[str, Any]]:
@@ -229,22 +201,22 @@ def models(catalog: Catalog) -> list[dict[str, Any]]:
     return rows
 
 
-def roc_curve(catalog: Catalog, run: Run) -> Curve | None:
-    """Average the ROC curves of a run's reshuffles at fixed false positive rates.
+def roc_curve(predictions: Predictions) -> Curve | None:
+    """Average the ROC curves of a run's repeats at fixed false positive rates.
 
     This is the vertical averaging of Fawcett, Pattern Recognition Letters 27 (2006), 861-874.
     """
     from sklearn.metrics import roc_curve as points
 
     curves = []
-    for labels, scores in _tests(catalog, run):
+    for labels, scores in _tests(predictions):
         fpr, tpr, _ = points(labels, scores)
         curves.append(np.interp(GRID, fpr, tpr))
-    return _average(run, curves)
+    return _average(predictions, curves)
 
 
-def pr_curve(catalog: Catalog, run: Run) -> Curve | None:
-    """Average the precision-recall curves of a run's reshuffles at fixed recalls.
+def pr_curve(predictions: Predictions) -> Curve | None:
+    """Average the precision-recall curves of a run's repeats at fixed recalls.
 
     Between two thresholds the precision of the next one that reaches the recall is taken, as in
     average precision: a straight line between them would be too high (Davis and Goadrich, ICML
@@ -253,56 +225,54 @@ def pr_curve(catalog: Catalog, run: Run) -> Curve | None:
     from sklearn.metrics import precision_recall_curve
 
     curves = []
-    for labels, scores in _tests(catalog, run):
+    for labels, scores in _tests(predictions):
         precision, recall, _ = precision_recall_curve(labels, scores)
         reached = np.searchsorted(recall[::-1], GRID, side="left")
         curves.append(precision[::-1][reached])
         # Recall 0 is reached by no threshold; scikit-learn puts precision 1 there.
         curves[-1][0] = curves[-1][1]
-    return _average(run, curves)
+    return _average(predictions, curves)
 
 
-def _average(run: Run, curves: Sequence[NDArray[np.float64]]) -> Curve | None:
+def _average(predictions: Predictions, curves: Sequence[NDArray[np.float64]]) -> Curve | None:
     if not curves:
         return None
     stacked = np.stack(curves)
     std = stacked.std(axis=0, ddof=1) if len(stacked) > 1 else np.zeros_like(GRID)
-    return Curve(label=run.features, x=GRID, mean=stacked.mean(axis=0), std=std)
+    return Curve(label=predictions.features, x=GRID, mean=stacked.mean(axis=0), std=std)
 
 
-def _tests(catalog: Catalog, run: Run) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Return labels and scores of each reshuffle's test records, where both classes occur."""
-    table = catalog.table(
-        """
-        select repeat, label, score
-        from predictions
-        where run_id = $run and split = 'test'
-        order by repeat, record_id
-        """,
-        {"run": run.run_id},
-    )
-    repeat, label, score = (table[name].to_numpy() for name in ("repeat", "label", "score"))
-    parts = [(label[repeat == n], score[repeat == n]) for n in np.unique(repeat)]
+def _tests(predictions: Predictions) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return labels and scores of each repeat's test records, where both classes occur."""
+    parts = [(predictions.labels[part.test], part.scores) for part in predictions.parts]
     return [(labels, scores) for labels, scores in parts if len(np.unique(labels)) == 2]
 
 
-def _run(rows: Sequence[Mapping[str, Any]], tested: Sequence[int]) -> Run:
-    values: dict[str, list[float]] = defaultdict(list)
-    seconds: dict[int, float] = {}
-    for row in rows:
-        values[row["metric"]].append(row["value"])
-        seconds[row["repeat"]] = row["seconds"] or 0.0
+def _run(rows: Sequence[Mapping[str, Any]], tested: Sequence[int]) -> Run | None:
+    """Make a run of its rows of ``scores``; None where its deciding metric is never defined."""
     last = rows[-1]
+    target: Target = last["target"] or "binary"
+    seconds = {row["repeat"]: row["seconds"] or 0.0 for row in rows}
+    place = {repeat: i for i, repeat in enumerate(seconds)}
+    values = {metric.name: np.full(len(place), np.nan) for metric in reported(target)}
+    for row in rows:
+        if row["metric"] in values and row["value"] is not None:
+            values[row["metric"]][place[row["repeat"]]] = row["value"]
+    defined = {name: found for name, found in values.items() if not np.isnan(found).all()}
+    if reported(target)[0].name not in defined:
+        return None
     return Run(
         run_id=last["run_id"],
         features=last["features"],
         classifier=last["classifier"],
+        task=last["task"],
+        target=target,
         params=json.loads(last["params"] or "{}"),
         at=max(row["at"] for row in rows),
         versions=json.loads(last["versions"] or "{}"),
         code=last["code"] or "unknown",
         seconds=sum(seconds.values()),
         repeats=tuple(seconds),
-        values={metric: np.array(found) for metric, found in values.items()},
+        values=defined,
         tested=tuple(tested),
     )

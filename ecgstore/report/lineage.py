@@ -1,11 +1,10 @@
-"""The grounds of the report: the cohort, the models, the method, and where each figure is from."""
+"""The grounds of the report: the cohort, the models, and where each figure is from."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from ecgstore.evaluate import METRICS
 from ecgstore.report.page import (
     Column,
     Html,
@@ -27,11 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ecgstore.report.cohort import Cohort, Task
-    from ecgstore.report.findings import Run, Study
+    from ecgstore.report.study import Run, Study
 
-__all__ = ["cohort_chapter", "method_chapter", "models_chapter", "sources_chapter"]
+__all__ = ["cohort_chapter", "listed", "models_chapter", "sources_chapter", "span"]
 
 _DECADES = ("0–9", *(f"{10 * i}s" for i in range(1, 9)), "90+")
+
+
 _SHOWN = 12
 """Rows of a long table that stand in the open; the rest opens on request."""
 
@@ -98,79 +99,13 @@ def models_chapter(study: Study) -> Html | None:
             rows,
             foot=["The version is a digest of the weights, the preparation and the precision."],
         ),
+        *_marks(study),
         tag("h3", "To cite"),
         facts((code(name), join(lines, Html("<br>"))) for name, lines in papers if lines),
     )
 
 
-def method_chapter(study: Study) -> Html | None:
-    """Say how the scores were computed; None where there is no split."""
-    split = study.split
-    if split is None:
-        return None
-    group = split.params.get("group")
-    grouped = {
-        "patient_id": "patients are drawn whole, never on both sides",
-        "none": "records are drawn one by one, whoever they belong to",
-    }.get(str(group), "not stated")
-    positives = [100 * size["test_positive"] / size["test"] for size in split.sizes]
-    pairs: list[tuple[object, object]] = [
-        ("Task", split.task),
-        ("Split", f"{split.name}: {len(split.sizes)} stratified reshuffles"),
-        ("Drawn by", f"{grouped}; seed {split.params.get('seed', 'not stated')}"),
-        ("Patients on both sides", f"{split.shared_patients:,}, counted in the tables"),
-        ("Training records", _range([size["train"] for size in split.sizes])),
-        ("Test records", _range([size["test"] for size in split.sizes])),
-        ("Positives among tested", f"{min(positives):.1f} % to {max(positives):.1f} %"),
-        (
-            "Metrics",
-            (
-                "AUROC and AUCPR (average precision) on the test records of each reshuffle, by "
-                "scikit-learn; ± is the sample standard deviation (n − 1)"
-            ),
-        ),
-    ]
-    sets = [
-        [
-            name,
-            join((code(str(member)) for member in features.members), Html("<br>")),
-            _scaling(features.scale, features.fit, members=len(features.members)),
-            f"{study.covered[name]:,}",
-        ]
-        for name, features in study.sets.items()
-    ]
-    fitted = [
-        [
-            name_of(run, study),
-            run.classifier,
-            _settings(run.params),
-            _range(run.tested),
-            f"{run.seconds:,.1f}",
-        ]
-        for run in study.runs
-    ]
-    parts = [facts(pairs)]
-    if sets:
-        heads = [Column("Features"), Column("Vectors"), Column("Scaling")]
-        parts.append(table("What the features are", [*heads, Column("Records", "figures")], sets))
-    if fitted:
-        parts.append(
-            table(
-                "What was fitted",
-                [
-                    Column("Features"),
-                    Column("Classifier"),
-                    Column("Settings", "code"),
-                    Column("Records tested", "figures"),
-                    Column("Seconds", "figures"),
-                ],
-                fitted,
-            )
-        )
-    return section("method", "How it was computed", *parts)
-
-
-def sources_chapter(study: Study, environment: Mapping[str, str]) -> Html:
+def sources_chapter(study: Study) -> Html:
     """Say where every figure is from and how to ask for it."""
     parts = []
     if study.runs:
@@ -188,7 +123,7 @@ def sources_chapter(study: Study, environment: Mapping[str, str]) -> Html:
     pairs: list[tuple[object, object]] = [
         *((join(map(code, ids), ", "), f"read {versions}") for versions, ids in read.items()),
         ("This page", f"read {_versions(study.versions)}"),
-        ("Made with", _settings(environment)),
+        ("Made with", listed(study.environment)),
     ]
     return section(
         "sources",
@@ -203,6 +138,22 @@ def sources_chapter(study: Study, environment: Mapping[str, str]) -> Html:
         tag("h3", "Versions of the tables"),
         facts(pairs),
     )
+
+
+def _marks(study: Study) -> list[Html]:
+    """Show what is known of the models' pretraining on the datasets of the cohort."""
+    if not study.marks:
+        return []
+    rows = [[mark.model, mark.dataset, mark.status, mark.reason] for mark in study.marks]
+    return [
+        tag("h3", "Leakage marks"),
+        table(
+            "Whether a model has seen a dataset in pretraining",
+            [Column("Model"), Column("Dataset"), Column("Status"), Column("What tells it")],
+            rows,
+            foot=["What is not known to be clean is unknown, never clean."],
+        ),
+    ]
 
 
 def _of_stored(cohort: Cohort) -> str:
@@ -239,7 +190,8 @@ def _counted(counts: Mapping[str, int], whole: int) -> str:
     return "; ".join(shown) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def _range(counts: Sequence[int]) -> str:
+def span(counts: Sequence[int]) -> str:
+    """Write the least and the greatest of counts."""
     if not counts:
         return "–"
     low, high = min(counts), max(counts)
@@ -301,20 +253,8 @@ def _tasks(caption: str, tasks: Sequence[Task]) -> Html:
     )
 
 
-def _scaling(scale: str, fit: str, *, members: int) -> str:
-    joined = ", then concatenated" if members > 1 else ""
-    if scale == "none":
-        return f"none{joined}"
-    name = {"minmax": "min–max to [0, 1]", "zscore": "z-score"}.get(scale, scale)
-    where = (
-        "the training records of each reshuffle"
-        if fit == "train"
-        else "all records, test records included"
-    )
-    return f"{name}, fitted on {where}{joined}"
-
-
-def _settings(settings: Mapping[str, object]) -> str:
+def listed(settings: Mapping[str, object]) -> str:
+    """Write settings in a line."""
     return ", ".join(
         f"{key} {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in settings.items()
@@ -331,7 +271,7 @@ def _runs(caption: str, study: Study, runs: Sequence[Run]) -> Html:
         [
             Column("Run"),
             Column("Features"),
-            *(Column(metric, "figures") for metric in METRICS),
+            *(Column(metric, "figures") for metric in study.metrics),
             Column("Scored, UTC"),
             Column("By ecgstore"),
         ],
@@ -339,7 +279,10 @@ def _runs(caption: str, study: Study, runs: Sequence[Run]) -> Html:
             [
                 code(run.run_id),
                 name_of(run, study),
-                *(spread(run.values[metric]) for metric in METRICS),
+                *(
+                    spread(run.values[metric]) if metric in run.values else "–"
+                    for metric in study.metrics
+                ),
                 tag("time", f"{run.at:%Y-%m-%d %H:%M}"),
                 code(run.code),
             ]
@@ -353,7 +296,7 @@ def _queries(study: Study) -> list[str]:
     if study.split is None:
         return [_command("select dataset, count(*) from records group by dataset")]
     split = _literal(study.split.name)
-    task = _literal(study.split.task)
+    task = _literal(study.task or study.split.task)
     commands = [
         _command(
             "select features, classifier, metric, avg(value), stddev_samp(value)\n"

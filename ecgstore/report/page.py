@@ -206,9 +206,10 @@ def document(
     links = [tag("li", tag("a", words, href=f"#{name}")) for name, words in contents]
     body = join(
         [
+            tag("a", "Skip to the result", href="#main", class_="skip"),
             tag("header", header),
             tag("nav", tag("ul", *links), aria_label="Contents"),
-            tag("main", main),
+            tag("main", main, id="main", tabindex=-1),
             tag("footer", footer),
         ],
         "\n",
@@ -254,6 +255,9 @@ h3 { margin: 2rem 0 .6rem; font-size: 1.05rem; line-height: 1.3; font-weight: 65
 p { margin: 0 0 1rem; max-width: 44rem; }
 a { color: var(--link); text-underline-offset: .15em; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
+.skip { position: absolute; left: -100vw; top: .5rem; padding: .4rem .8rem; z-index: 1;
+  background: var(--raised); border-radius: 6px; } .skip:focus { left: .5rem; }
+main:focus { outline: none; }
 .asked { color: var(--muted); }
 .answer { font-size: 1.2rem; line-height: 1.45; max-width: 46rem; text-wrap: pretty; }
 nav { margin: 2rem 0 0; border-block: 1px solid var(--rule); }
@@ -306,6 +310,9 @@ figure h3 { margin: 0 0 .5rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 14rem), 1fr));
   gap: 1.5rem; margin: 0 0 1.5rem; }
 .panels figure { max-width: 24rem; }
+.wide { max-width: 46rem; margin: 0 0 2rem; }
+.stack { display: grid; gap: 1.75rem; margin: 0 0 2rem; }
+.stack svg { display: block; width: 100%; height: auto; border-radius: 3px; }
 .single { max-width: 34rem; margin: 0 0 2rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; margin: 0 0 1rem; padding: 0;
   list-style: none; font-size: .925rem; font-variant-numeric: tabular-nums; }
@@ -323,10 +330,11 @@ summary { cursor: pointer; color: var(--link); margin-bottom: .6rem; }
   dl.figures { grid-template-columns: 1fr 1fr; } }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @page { size: A4; margin: 16mm 15mm; }
-@media print { body { padding: 0; max-width: none; font-size: 10pt; } nav { display: none; }
+@media print { body { padding: 0; max-width: none; font-size: 10pt; } nav, .skip { display: none; }
   section { margin-top: 1.8rem; } h2, h3, caption, .legend { break-after: avoid; }
   figure, tr, .note, dl div, pre { break-inside: avoid; } a { color: inherit; }
-  h2 + *, h3 + * { break-before: avoid; }
+  h2 + *, h3 + * { break-before: avoid; } h3 + .foot { break-after: avoid; }
+  .stack { display: block; } .stack figure { margin: 0 0 4mm; } .stack svg { max-width: 145mm; }
   pre { white-space: pre-wrap; } .scroll { overflow: visible; }
   .pair { grid-template-columns: 1fr 1fr; } .panels { grid-template-columns: repeat(3, 1fr); }
   footer { margin-top: 1.5rem; }

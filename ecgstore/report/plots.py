@@ -8,15 +8,16 @@ the same bytes. A series is told apart by colour and by dash, a class by colour 
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ecgstore.report.axes import Axes
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,6 +43,10 @@ STYLE = """
 .s5.line { stroke-dasharray: 1 2; }
 .dots { fill: none; stroke: var(--series-0); stroke-width: 5; stroke-linecap: round; opacity: .75; }
 .triangles { fill: var(--series-1); stroke: var(--surface); stroke-width: .6; opacity: .9; }
+.plot .whisker { fill: none; stroke: var(--series-0); stroke-width: 2; }
+.plot .estimate { fill: var(--series-0); stroke: none; }
+.plot text.name { fill: var(--text); }
+.plot .point { fill: var(--ink); stroke: var(--surface); stroke-width: 1; }
 .meter { width: 100%; height: .7em; display: block; }
 .meter rect { fill: var(--series-0); } .meter .rail { fill: var(--rule); }
 """
@@ -70,65 +75,6 @@ class Curve:
     std: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """A rectangle of user units with a linear scale on each side."""
-
-    width: float
-    height: float
-    x: tuple[float, float] = (0.0, 1.0)
-    y: tuple[float, float] = (0.0, 1.0)
-    left: float = 44.0
-    right: float = 10.0
-    top: float = 10.0
-    bottom: float = 44.0
-
-    def across(self, value: float) -> float:
-        lo, hi = self.x
-        return self.left + (value - lo) / (hi - lo) * (self.width - self.left - self.right)
-
-    def down(self, value: float) -> float:
-        lo, hi = self.y
-        return (
-            self.height
-            - self.bottom
-            - (value - lo) / (hi - lo) * (self.height - self.top - self.bottom)
-        )
-
-    def path(self, x: Iterable[float], y: Iterable[float]) -> str:
-        pairs = (f"{self.across(a):.1f} {self.down(b):.1f}" for a, b in zip(x, y, strict=True))
-        return "M" + "L".join(pairs)
-
-    def segment(self, style: str, x: tuple[float, float], y: tuple[float, float]) -> str:
-        return f'<path class="{style}" d="{self.path(x, y)}"/>'
-
-    def text(self, x: float, y: float, words: str, *, anchor: str = "middle") -> str:
-        return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
-
-    def scale_y(self, ticks: Sequence[float], label: str, *, form: str) -> str:
-        middle = self.top + (self.height - self.top - self.bottom) / 2
-        parts = [self.segment("grid", self.x, (tick, tick)) for tick in ticks]
-        parts += [
-            self.text(self.left - 7, self.down(tick) + 4, f"{tick:{form}}", anchor="end")
-            for tick in ticks
-        ]
-        parts.append(
-            f'<text transform="translate(11 {middle:.1f}) rotate(-90)" '
-            f'text-anchor="middle">{html.escape(label)}</text>'
-        )
-        return "".join(parts)
-
-    def label_x(self, label: str) -> str:
-        middle = self.left + (self.width - self.left - self.right) / 2
-        return self.text(middle, self.height - 7, label)
-
-    def picture(self, alt: str, *parts: str) -> str:
-        return (
-            f'<svg class="plot" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
-            f'aria-label="{html.escape(alt)}">{"".join(parts)}</svg>'
-        )
-
-
 def curves(
     series: Sequence[Curve],
     *,
@@ -148,11 +94,11 @@ def curves(
         diagonal: Draw the line of a score that knows nothing in ROC space.
         level: Draw a horizontal line there: the prevalence in precision-recall space.
     """
-    axes = _Axes(400, 380)
-    parts = [axes.scale_y(_TICKS, y_label, form=".1f"), axes.label_x(x_label)]
-    for tick in _TICKS:
-        parts.append(axes.segment("grid", (tick, tick), axes.y))
-        parts.append(axes.text(axes.across(tick), axes.down(0) + 17, f"{tick:.1f}"))
+    axes = Axes(400, 380)
+    parts = [
+        axes.scale_y(_TICKS, y_label, form=".1f"),
+        axes.scale_x(_TICKS, x_label, form=".1f"),
+    ]
     if diagonal:
         parts.append(axes.segment("reference", (0, 1), (0, 1)))
     if level is not None:
@@ -180,7 +126,7 @@ def scatter(xy: NDArray[np.float32], positive: NDArray[np.bool_], *, alt: str) -
     low, high = xy.min(axis=0), xy.max(axis=0)
     half = float(max((high - low).max(), 1e-9)) / 2 * 1.04
     middle = (low + high) / 2
-    axes = _Axes(
+    axes = Axes(
         300,
         300,
         x=(float(middle[0]) - half, float(middle[0]) + half),
@@ -220,7 +166,7 @@ def histogram(
         alt: What the picture shows.
     """
     ticks = _whole_ticks(max((max(values, default=0) for values in counts.values()), default=0))
-    axes = _Axes(440, 260, x=(0, len(edges)), y=(0, ticks[-1]), left=56)
+    axes = Axes(440, 260, x=(0, len(edges)), y=(0, ticks[-1]), left=56)
     parts = [axes.scale_y(ticks, "ECGs", form=","), axes.label_x(x_label)]
     width = 0.84 / max(len(counts), 1)
     for place, name in enumerate(edges):

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ecgstore.features import SIGNAL
+from ecgstore.leakage import cautions
+from ecgstore.report.axes import minus
 from ecgstore.report.page import Html, facts, note, tag
+from ecgstore.report.study import best_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ecgstore.report.cohort import Task
-    from ecgstore.report.findings import Run, Study
+    from ecgstore.report.study import Run, Split, Study
+    from ecgstore.statistics.interval import Interval
 
 __all__ = [
+    "among",
     "answer",
+    "ends",
     "headline",
+    "is_fused",
     "kind_of",
     "name_of",
     "percent",
     "question",
-    "reshuffles",
+    "repeats",
     "spread",
     "task_of",
+    "unit",
     "untrained",
     "warnings",
 ]
@@ -57,18 +66,38 @@ def kind_of(run: Run, study: Study) -> str:
     return "fusion" if sorted(architectures) == ["ecgfm", "stmem"] else "other fusion"
 
 
+def is_fused(run: Run, study: Study) -> bool:
+    """Tell whether a run stands on the vectors of several models."""
+    features = study.sets.get(run.features)
+    return features is not None and len(features.members) > 1
+
+
 def task_of(study: Study) -> Task | None:
-    """Return the labels of the split's task in the cohort."""
-    if study.split is None:
+    """Return the labels of the worked-out task in the cohort; None unless they are 0 and 1."""
+    if study.task is None or study.target != "binary":
         return None
-    return next((task for task in study.cohort.tasks if task.name == study.split.task), None)
+    return next((task for task in study.cohort.tasks if task.name == study.task), None)
 
 
 def spread(values: NDArray[np.float64]) -> str:
-    """Write a mean, with its sample standard deviation where there are several values."""
-    if len(values) < 2:
-        return f"{values.mean():.3f}"
-    return f"{values.mean():.3f}{_PLUS_MINUS}{values.std(ddof=1):.3f}"
+    """Write a mean, with its sample standard deviation where there are several values.
+
+    Values that are not defined are left out, and how many are is said.
+    """
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return "not defined"
+    words = minus(f"{defined.mean():.3f}")
+    if len(defined) > 1:
+        words += f"{_PLUS_MINUS}{defined.std(ddof=1):.3f}"
+    return words + (f" ({len(defined)} of {len(values)})" if len(defined) < len(values) else "")
+
+
+def ends(interval: Interval | str | None, digits: int = 3) -> str:
+    """Write the ends of an interval, a dash where there are none."""
+    if interval is None or isinstance(interval, str) or not np.isfinite(interval.low):
+        return "–"
+    return minus(f"{interval.low:.{digits}f}") + " to " + minus(f"{interval.high:.{digits}f}")
 
 
 def percent(part: int, whole: int) -> str:
@@ -89,9 +118,22 @@ def untrained(study: Study) -> list[str]:
     )
 
 
-def reshuffles(n: int, kind: str = "") -> str:
-    """Write a number of reshuffles, such as ``10 stratified reshuffles``."""
-    return f"{n} {kind}{'reshuffle' if n == 1 else 'reshuffles'}"
+def unit(split: Split | None) -> str:
+    """Return what a repeat of a split is called: a reshuffle, a fold or a part."""
+    method = str(split.params.get("method", "shuffle")) if split else "shuffle"
+    return {"kfold": "fold", "strat_fold": "fold"}.get(
+        method, "reshuffle" if method.endswith("shuffle") else "part"
+    )
+
+
+def repeats(n: int, split: Split | None, kind: str = "") -> str:
+    """Write a number of repeats, such as ``10 stratified reshuffles``."""
+    return f"{n} {kind}{unit(split)}{'' if n == 1 else 's'}"
+
+
+def among(n: int, of: int, split: Split | None) -> str:
+    """Write ``6 of 10 reshuffles``."""
+    return f"{n} of {of} {unit(split)}{'' if of == 1 else 's'}"
 
 
 def question(study: Study) -> Html:
@@ -101,13 +143,19 @@ def question(study: Study) -> Html:
         return tag("p", "The cohort as it is stored; no split has been drawn yet.", class_="asked")
     units = {"patient_id": "patients", "none": "records"}.get(str(split.params.get("group")))
     share = split.params.get("test_size")
-    tested = f", {100 * share:g} % of the {units} to test on" if share and units else ""
-    return tag(
-        "p",
-        f"Can the label “{split.task}” be told from the ECG? Split {split.name}: "
-        f"{reshuffles(len(split.sizes), 'stratified ')}{tested}.",
-        class_="asked",
-    )
+    shuffled = unit(split) == "reshuffle"
+    tested = ""
+    if share and units and shuffled:
+        tested = f", {100 * share:g} % of the {units} to test on"
+    asked = {
+        "binary": f"Can the label “{study.task}” be told from the ECG?",
+        "multiclass": f"Can the class of “{study.task}” be told from the ECG?",
+        "continuous": f"Can “{study.task}” be measured from the ECG?",
+        "survival": f"Can the time to “{study.task}” be foretold from the ECG?",
+    }[study.target]
+    protocol = f", protocol {split.protocol}" if split.protocol else ""
+    drawn = repeats(len(split.sizes), split, "stratified " if shuffled else "")
+    return tag("p", f"{asked} Split {split.name}{protocol}: {drawn}{tested}.", class_="asked")
 
 
 def answer(study: Study) -> Html:
@@ -116,40 +164,56 @@ def answer(study: Study) -> Html:
         return tag(
             "p", "Nothing has been evaluated yet; this page shows the cohort.", class_="answer"
         )
-
-    def auroc(run: Run) -> float:
-        return float(run.values["AUROC"].mean())
-
-    fusions = [run for run in study.runs if "fusion" in kind_of(run, study)]
-    first = max(fusions or study.runs, key=auroc)
-    others = [run for run in study.runs if run is not first and run not in fusions]
-    n = len(first.repeats)
+    metric = study.metrics[0]
+    fusions = [run for run in study.runs if is_fused(run, study)]
+    first = best_of(fusions or study.runs, study)
+    assert first is not None
+    second = best_of([run for run in study.runs if run not in {first, *fusions}], study)
+    reached = " and ".join(
+        f"{_article(name)} {name} of {spread(first.values[name])}" for name in _told(first, study)
+    )
     words: list[object] = [
         tag("b", name_of(first, study)),
-        (
-            f" reached an AUROC of {spread(first.values['AUROC'])} and an AUCPR of "
-            f"{spread(first.values['AUCPR'])} over {reshuffles(n)}"
-        ),
+        f" reached {reached} over {repeats(len(first.repeats), study.split)}",
     ]
-    if others:
-        second = max(others, key=auroc)
-        words += [
-            "; ",
-            tag("b", name_of(second, study)),
-            (
-                f", the best of the others, {spread(second.values['AUROC'])} and "
-                f"{spread(second.values['AUCPR'])}"
-            ),
-        ]
-        if n > 1 and first.repeats == second.repeats:
-            gain = first.values["AUROC"] - second.values["AUROC"]
-            size = f"{gain.mean():+.3f}{_PLUS_MINUS}{gain.std(ddof=1):.3f}".replace("-", "−")
-            words += [
-                f". The difference in AUROC is {size}, in favour of ",
-                tag("b", name_of(first, study)),
-                f" in {int((gain > 0).sum())} of {n} reshuffles",
-            ]
-    return tag("p", *words, ".", class_="answer")
+    if second is not None:
+        others = " and ".join(spread(second.values[name]) for name in _told(second, study))
+        words += ["; ", tag("b", name_of(second, study)), f", the best of the others, {others}"]
+        words += _difference(first, second, study, metric)
+    return tag("p", *words, ".", *_verdict(first, study), class_="answer")
+
+
+def _told(run: Run, study: Study) -> list[str]:
+    """Return the one or two metrics that the answer quotes."""
+    return [name for name in study.metrics if name in run.values][:2]
+
+
+def _article(name: str) -> str:
+    return "an" if name[0] in ("AEFHILMNORSX" if name.isupper() else "aeio") else "a"
+
+
+def _difference(first: Run, second: Run, study: Study, metric: str) -> list[object]:
+    if len(first.repeats) < 2 or first.repeats != second.repeats:
+        return []
+    gain = first.values[metric] - second.values[metric]
+    gain = gain[np.isfinite(gain)]
+    if len(gain) < 2:
+        return []
+    size = minus(f"{gain.mean():+.3f}") + f"{_PLUS_MINUS}{gain.std(ddof=1):.3f}"
+    wins = int((gain > 0).sum() if study.better == "higher" else (gain < 0).sum())
+    return [
+        f". The difference in {metric} is {size}, in favour of ",
+        tag("b", name_of(first, study)),
+        f" in {among(wins, len(gain), study.split)}",
+    ]
+
+
+def _verdict(run: Run, study: Study) -> list[object]:
+    """Return what the paired tests say of a run, if they were made."""
+    if study.comparison is None or isinstance(study.comparison, str):
+        return []
+    found = next((row for row in study.comparison.rows if row.run_id == run.run_id), None)
+    return [f" {found.sentence}"] if found else []
 
 
 def headline(study: Study) -> Html:
@@ -159,9 +223,9 @@ def headline(study: Study) -> Html:
     pairs = [("ECGs", f"{cohort.records:,}"), ("Patients", patients)]
     if task:
         pairs.append((f"{task.name} positive", percent(task.positives, task.labelled)))
-    if study.runs:
-        best = max(run.values["AUROC"].mean() for run in study.runs)
-        pairs.append(("Best mean AUROC", f"{best:.3f}"))
+    if study.best is not None:
+        metric = study.metrics[0]
+        pairs.append((f"Best mean {metric}", minus(f"{study.best.mean(metric):.3f}")))
     return facts(pairs, large=True)
 
 
@@ -189,8 +253,11 @@ def warnings(study: Study) -> list[Html]:
         found.append(
             note(
                 "Patients on both sides.",
-                f"In one reshuffle, {shared:,} patients have ECGs in the training part and in the "
-                "test part. Scores are then likely to be too high for new patients.",
+                f"In one {unit(study.split)}, {shared:,} patients have ECGs in the training part "
+                "and in the test part. Scores are then likely to be too high for new patients.",
             )
         )
+    used = {member.model for features in study.sets.values() for member in features.members}
+    if seen := cautions(mark for mark in study.marks if mark.model in used):
+        found.append(note("Seen in pretraining.", " ".join(seen)))
     return found

@@ -23,7 +23,7 @@ from ecgstore.deidentify import Deidentifier, load_key
 from ecgstore.errors import UsageError, WarehouseError
 from ecgstore.progress import Silent
 from ecgstore.schema import TABLES
-from ecgstore.split import EVERYTHING
+from ecgstore.splitting.split import EVERYTHING
 from ecgstore.storage import disk
 from ecgstore.storage.expire import naming
 from ecgstore.storage.keys import open_shards
@@ -52,7 +52,11 @@ _COMMAND = "forget"
 _ASIDE = ("_cache", "_set_aside")
 _WAIT_S = 600.0  # commits take milliseconds; compactions hold the lock for seconds
 _PIECES = 64  # pieces of signal that are looked for at the end
-_FITTED = {"norm_stats": "split_id", "classifiers": "run_id"}  # with the reshuffle
+_FITTED = {  # with the reshuffle
+    "norm_stats": "split_id",
+    "classifiers": "run_id",
+    "fusions": "run_id",
+}
 _TOUCHED = (
     "records",  # first: a record exists when its row here does
     *(name for name, one in TABLES.items() if name != "records" and "record_id" in one.arrow.names),
@@ -230,9 +234,10 @@ def _found(warehouse: Warehouse, patients: Sequence[str]) -> _Erasure:
         told = rows.filter(erasure.of("splits", rows)).to_pylist()
         fits |= {(one["split_id"], one["repeat"]) for one in told if one["split"] == "train"}
     runs = {(str(a), b) for a, b in begun.runs}
-    for rows in _rows(warehouse, "scores", ["run_id", "split_id", "repeat"]):
-        told = [one for one in rows.to_pylist() if (one["split_id"], one["repeat"]) in fits]
-        runs |= {(one["run_id"], one["repeat"]) for one in told}
+    for name in ("scores", "classifiers"):
+        for rows in _rows(warehouse, name, ["run_id", "split_id", "repeat"]):
+            told = [one for one in rows.to_pylist() if (one["split_id"], one["repeat"]) in fits]
+            runs |= {(one["run_id"], one["repeat"]) for one in told}
     erasure.fits = [list(pair) for pair in sorted(fits)]
     erasure.runs = [list(pair) for pair in sorted(runs)]
     return erasure

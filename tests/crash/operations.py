@@ -48,7 +48,7 @@ _UPKEEP = (*_STORAGE, "ecgstore.upkeep.compact", "ecgstore.upkeep.forget")
 _NETWORK = (*_STORAGE, "ecgstore.models", "ecgstore.embed", "scipy.signal")
 _LEARNING = (
     *_STORAGE,
-    "ecgstore.split",
+    "ecgstore.splitting.split",
     "ecgstore.fuse",
     "ecgstore.evaluate",
     "sklearn.linear_model",

@@ -1,0 +1,3 @@
+"""Splits: drawing them, storing them, and proving that nothing crosses."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Statistics of predictions: metrics, intervals, tests, calibration, decisions. Pure arrays."""
+
+__all__: list[str] = []
