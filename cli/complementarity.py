@@ -24,6 +24,9 @@ def complementarity(
     features: Features,
     split_name: SplitName,
     fused: Annotated[str, typer.Option("--fused", help="Feature set that joins them, or its run.")],
+    task: Annotated[
+        str | None, typer.Option("--task", help="One of the split's tasks; default the newest.")
+    ] = None,
     classifier: Annotated[
         str | None,
         typer.Option("--classifier", help="Whose runs; default that of the fused set's newest."),
@@ -44,6 +47,7 @@ def complementarity(
             split_name,
             features=features,
             fused=fused,
+            task=task,
             classifier=classifier,
             resamples=resamples,
             seed=seed,

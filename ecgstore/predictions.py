@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from ecgstore.catalog import Catalog
     from ecgstore.tasks import Target
 
-__all__ = ["Part", "Predictions", "predictions_of", "run_named"]
+__all__ = ["Part", "Predictions", "command_for", "predictions_of", "run_named"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +107,23 @@ _CLASSES = """
     group by all
     order by repeat, split, record_id
 """
+
+
+def command_for(verb: str, run: Predictions | Mapping[str, str], *, features: str = "") -> str:
+    """Return what to type to ``train`` or ``evaluate`` as a run was made, or other features so.
+
+    Args:
+        verb: The command.
+        run: The run, or a row of it.
+        features: Another feature set than the run's.
+    """
+    told = run if isinstance(run, Mapping) else vars(run)
+    words = [f"ecgstore {verb} --features {quote(features or told['features'])}"]
+    words += [
+        f"--{option} {quote(told[name])}"
+        for option, name in (("split", "split_id"), ("task", "task"), ("classifier", "classifier"))
+    ]
+    return " ".join(words)
 
 
 def run_named(catalog: Catalog, name: str) -> str:

@@ -120,7 +120,9 @@ class EvaluateResult:
             if len(self.tasks) > 1:
                 told["task"] = score.task
             rows.append(told | score.row)
-        return rows + self._macro_rows()
+        rows += self._macro_rows()
+        columns = dict.fromkeys(name for row in rows for name in row)
+        return [{name: row.get(name) for name in columns} for row in rows]
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -168,7 +168,8 @@ def test_without_out_of_fold_scores_given_thresholds_work() -> None:
     (note,) = result.notes
     assert note.startswith(f"Run {RUN!r} has no out-of-fold scores: no threshold can be chosen")
     assert note.endswith(
-        "ecgstore evaluate --features fusion --split s --classifier xgboost --out-of-fold 5"
+        "ecgstore evaluate --features fusion --split s --task ACS --classifier xgboost "
+        "--out-of-fold 5"
     )
     assert clinical_of(predictions, sensitivities=(), thresholds=(0.3,), resamples=100).notes == ()
     with pytest.raises(NotEnoughDataError, match="has no out-of-fold scores"):

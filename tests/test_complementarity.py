@@ -190,7 +190,7 @@ def test_every_figure_is_told_and_agrees_with_the_predictions(judged: Warehouse)
     assert repr(result) == "ComplementarityResult('fusion' of alpha, beta over 's')"
     gain = found["gain", "fusion"]
     assert gain.value is None
-    assert gain.note.endswith("Keep them with: ecgstore train --features fusion --split s")
+    assert "Keep them with: ecgstore train --features fusion --split s --task ACS" in gain.note
     # A run is as good a name as that of its feature set; the same seed draws the same.
     assert asked(judged, ids["fusion"][:8]).figures == result.figures
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_asked_is_said_with_the_command_that_helps(judged: Wareho
         asked(judged, classifier="logistic")
     with pytest.raises(UsageError) as caught:
         complementarity(judged, "s", features=["alpha", "delta"], fused="fusion")
-    command = "ecgstore evaluate --features delta --split s --classifier xgboost"
+    command = "ecgstore evaluate --features delta --split s --classifier xgboost --task ACS"
     assert caught.value.hint == f"Do it with: {command}"
     with pytest.raises(UsageError, match="between two or more"):
         complementarity(judged, "s", features=["alpha"], fused="fusion")

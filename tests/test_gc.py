@@ -110,6 +110,7 @@ def write(root: Path, first: int, count: int) -> None:
         assert warehouse.append("labels", labels([i]), command="x") == 1
 
 
+@pytest.mark.slow
 def test_writers_at_work_lose_nothing_without_any_grace(tmp_path: Path) -> None:
     warehouse = Warehouse.create(tmp_path / "warehouse")
     warehouse.append("records", records(200), command="x")

@@ -105,7 +105,7 @@ def test_the_sessions_run_and_agree(desk: Path, run: Callable[..., Any]) -> None
     call([sys.executable, "-W", "error", "-c", encoder], desk)
 
     commits = log_of(desk)
-    main, encoders, gate, cohort, clients, care = SHELL
+    main, encoders, gate, cohort, protocols, clients, care = SHELL
     lines = typed(main, desk, run).splitlines()
     assert log_of(desk) == commits, "the shell session repeats the Python one and adds nothing"
     assert (desk / "fusion.png").read_bytes().startswith(b"\x89PNG")
@@ -124,6 +124,10 @@ def test_the_sessions_run_and_agree(desk: Path, run: Callable[..., Any]) -> None
 
     call(["bash", "-euo", "pipefail", "-c", cohort], desk)
     assert log_of(desk) > commits
+    less = " --repeats 2 --test-size 0.4 --out-of-fold 2 --set n_estimators=5"  # for time's sake
+    rows = [json.loads(line) for line in typed(protocols.strip() + less, desk, run).splitlines()]
+    assert [row["protocol"] for row in rows] == ["paper"] * 3 + ["sound"] * 3
+    assert "sound-MI" in (desk / "mi.html").read_text()
     call(["bash", "-euo", "pipefail", "-c", clients], desk)
     assert (desk / "tasks.parquet").exists()
     client = (

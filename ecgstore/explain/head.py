@@ -14,7 +14,7 @@ import numpy as np
 from ecgstore.classifiers.tensors import from_tensors, to_tensors
 from ecgstore.errors import UnknownNameError, UsageError, WeightsError
 from ecgstore.features import CONCATENATION, SIGNAL, FeatureSet, feature_set
-from ecgstore.predictions import run_named
+from ecgstore.predictions import command_for, run_named
 from ecgstore.protocols import PROTOCOLS
 from ecgstore.runs import stored_scaling
 from ecgstore.scaling import fused
@@ -324,13 +324,11 @@ def _explain_absence(catalog: Catalog, run: str, names: Sequence[str]) -> None:
     except UnknownNameError as error:
         raise UnknownNameError(run, kind="trained run", known=names) from error
     row = catalog.table(
-        "select features, split_id, classifier from scores where run_id = $run_id limit 1",
+        "select features, split_id, task, classifier from scores where run_id = $run_id limit 1",
         {"run_id": scored},
     ).to_pylist()[0]
     msg = f"Run {scored!r} was evaluated, and its classifiers were not kept."
-    hint = f"Keep them with: ecgstore train --features {row['features']} --split "
-    hint += f"{row['split_id']} --classifier {row['classifier']}"
-    raise UsageError(msg, hint=hint)
+    raise UsageError(msg, hint=f"Keep them with: {command_for('train', row)}")
 
 
 def _as_then(catalog: Catalog, name: str, split_id: str) -> FeatureSet:

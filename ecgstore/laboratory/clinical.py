@@ -17,7 +17,7 @@ import numpy as np
 
 from ecgstore.catalog import Catalog
 from ecgstore.errors import NotEnoughDataError, UsageError
-from ecgstore.predictions import predictions_of
+from ecgstore.predictions import command_for, predictions_of
 from ecgstore.statistics.calibration import Calibration, calibrate
 from ecgstore.statistics.decision import DecisionCurve, decision_curve
 from ecgstore.statistics.operating import (
@@ -298,10 +298,7 @@ def _no_out_of_fold(found: Predictions, bare: Sequence[int]) -> NotEnoughDataErr
         f"Run {found.run_id!r} has no out-of-fold scores{which}: no threshold can be chosen and no "
         "score recalibrated on its training records."
     )
-    hint = (
-        f"Make them: ecgstore evaluate --features {found.features} --split {found.split_id} "
-        f"--classifier {found.classifier} --out-of-fold 5"
-    )
+    hint = f"Make them: {command_for('evaluate', found)} --out-of-fold 5"
     return NotEnoughDataError(msg, task=found.task, hint=hint)
 
 

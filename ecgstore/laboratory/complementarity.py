@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,6 +117,7 @@ def complementarity(
     *,
     features: Sequence[str],
     fused: str,
+    task: str | None = None,
     classifier: str | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -132,6 +134,7 @@ def complementarity(
         split_id: The split.
         features: The single models.
         fused: The fused feature set, or a run of it.
+        task: Of a split with several tasks, which; None takes that of the newest run of the set.
         classifier: Which classifier's runs; None takes that of the newest run of the fused set.
         resamples: Bootstrap resamples.
         seed: Their seed.
@@ -148,7 +151,7 @@ def complementarity(
         raise UsageError(msg)
     with Catalog(warehouse.relations()) as catalog:
         sets = {name: _single(catalog, name) for name in names}
-        whole = _fused_run(catalog, fused, split_id, classifier)
+        whole = _fused_run(catalog, fused, split_id, classifier, task)
         alone = {name: _run(catalog, name, whole) for name in names}
         draws: dict[str, int] = {"resamples": resamples, "seed": seed}
         figures = [
@@ -175,14 +178,16 @@ def _single(catalog: Catalog, name: str) -> FeatureSet:
     return one
 
 
-def _fused_run(catalog: Catalog, fused: str, split_id: str, classifier: str | None) -> Predictions:
-    found = _newest(catalog, fused, split_id, classifier)
+def _fused_run(
+    catalog: Catalog, fused: str, split_id: str, classifier: str | None, task: str | None
+) -> Predictions:
+    found = _newest(catalog, fused, split_id, classifier, task)
     if found is None:
         try:
             whole = predictions_of(catalog, run_named(catalog, fused))
         except EcgStoreError:
             feature_set(catalog, fused)  # an unknown name is told as such
-            raise _not_evaluated(fused, split_id, classifier) from None
+            raise _not_evaluated(fused, split_id, classifier, task) from None
     else:
         whole = predictions_of(catalog, found)
     if whole.split_id != split_id:
@@ -192,31 +197,47 @@ def _fused_run(catalog: Catalog, fused: str, split_id: str, classifier: str | No
 
 
 def _run(catalog: Catalog, name: str, like: Predictions) -> Predictions:
-    """Read the newest run of a feature set with the classifier and split of another."""
-    found = _newest(catalog, name, like.split_id, like.classifier, like=like.run_id)
+    """Read the newest run of a feature set with the classifier, split and task of another."""
+    found = _newest(catalog, name, like.split_id, like.classifier, like.task, like=like.run_id)
     if found is None:
-        raise _not_evaluated(name, like.split_id, like.classifier)
+        raise _not_evaluated(name, like.split_id, like.classifier, like.task)
     return predictions_of(catalog, found)
 
 
 def _newest(
-    catalog: Catalog, name: str, split_id: str, classifier: str | None, *, like: str = ""
+    catalog: Catalog,
+    name: str,
+    split_id: str,
+    classifier: str | None,
+    task: str | None,
+    *,
+    like: str = "",
 ) -> str | None:
     """Return the newest run; one with the settings of a run it is to be `like` comes first."""
     rows = catalog.table(
         "select run_id from scores where features = $name and split_id = $split "
-        "and ($classifier is null or classifier = $classifier) group by run_id "
+        "and ($classifier is null or classifier = $classifier) "
+        "and ($task is null or task = $task) group by run_id "
         "order by any_value(params) is not distinct from "
         "(select any_value(params) from scores where run_id = $model) desc, "
         'max("at") desc, run_id limit 1',
-        {"name": name, "split": split_id, "classifier": classifier, "model": like},
+        {
+            "name": name,
+            "split": split_id,
+            "classifier": classifier,
+            "task": task,
+            "model": like,
+        },
     )
     return rows["run_id"][0].as_py() if len(rows) else None
 
 
-def _not_evaluated(name: str, split_id: str, classifier: str | None) -> UsageError:
+def _not_evaluated(
+    name: str, split_id: str, classifier: str | None, task: str | None
+) -> UsageError:
     how = f" with {classifier}" if classifier else ""
     option = f" --classifier {classifier}" if classifier else ""
+    option += f" --task {quote(task)}" if task else ""
     msg = f"{name!r} was not evaluated over the split {split_id!r}{how}."
     hint = f"Do it with: ecgstore evaluate --features {name} --split {split_id}{option}"
     return UsageError(msg, hint=hint)
@@ -345,7 +366,9 @@ def _run_of_members(catalog: Catalog, wanted: FeatureSet, like: Predictions) -> 
             continue
         same = len(wanted.members) == 1 or (one.method, one.scale) == (wanted.method, wanted.scale)
         if set(one.members) == set(wanted.members) and same:
-            found = _newest(catalog, name, like.split_id, like.classifier, like=like.run_id)
+            found = _newest(
+                catalog, name, like.split_id, like.classifier, like.task, like=like.run_id
+            )
             if found is not None:
                 return predictions_of(catalog, found)
     return None

@@ -9,6 +9,7 @@ import numpy as np
 from ecgstore.errors import UsageError
 from ecgstore.features import CONCATENATION, feature_set
 from ecgstore.fusion import Projection, fusions
+from ecgstore.predictions import command_for
 from ecgstore.stored_fits import load_fitted
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ def block_gains(catalog: Catalog, run: Predictions) -> dict[str, list[float]]:
     )["repeat"].to_pylist()
     if not kept:
         msg = f"No classifier of the run {run.run_id} is kept."
-        how = f"ecgstore train --features {run.features} --split {run.split_id}"
-        raise UsageError(msg, hint=f"Keep them with: {how}")
+        raise UsageError(msg, hint=f"Keep them with: {command_for('train', run)}")
     shares: dict[str, list[float]] = {str(member): [] for member in features.members}
     for repeat in kept:
         fitted = load_fitted(catalog, run.run_id, repeat)

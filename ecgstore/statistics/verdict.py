@@ -51,7 +51,7 @@ def sentence(
     if math.isfinite(pair.p):
         told = f"{pair.quoted} p {_p(pair.p)}"
         if comparisons > 1:
-            told += f", {_p(p_adjusted)} by {_NAMES[correction]} over {comparisons} comparisons"
+            told += f", by {_NAMES[correction]} over {comparisons} comparisons p {_p(p_adjusted)}"
         details.append(told)
         shown = p_adjusted < 1 - interval.level
     else:

@@ -111,7 +111,7 @@ def test_a_full_disk_ends_an_ingest_with_one_error_and_it_goes_on_when_there_is_
 @pytest.mark.parametrize(
     "how",
     [
-        "a disk mounted read-only",
+        pytest.param("a disk mounted read-only", marks=pytest.mark.slow),
         pytest.param("a folder that may only be read", marks=pytest.mark.slow),
     ],
 )

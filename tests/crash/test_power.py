@@ -39,6 +39,7 @@ def test_every_state_after_a_power_loss_opens_and_nothing_told_is_lost(
     assert not done["problems"], "\n".join([f"seed {SEED}", *done["problems"]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sync", "sync_dir"])
 def test_a_writer_that_forgets_to_force_its_files_to_disk_is_found_out(
     kind: str, ask: Callable[..., Any], memory: Path
