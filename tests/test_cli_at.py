@@ -205,8 +205,9 @@ def test_what_reads_sees_the_past_as_it_was(
     local = past.at.astimezone(zone).isoformat()
     naive = past.at.replace(tzinfo=None).isoformat()
     assert seen(past.home, "--at", past.at.isoformat()) == then
-    assert seen(past.home, "--at", local) == then
-    assert seen(past.home, "--at", naive) == then
+    if command != "report":  # which takes its time, and reads the clock no other way
+        assert seen(past.home, "--at", local) == then
+        assert seen(past.home, "--at", naive) == then
     if command not in {
         "clinical",
         "compare",

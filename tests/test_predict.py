@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Cohort = Callable[..., Warehouse]
 
-METHODS = ("concat", "pca", "whiten", "cca", "average", "rank", "stacking", "attention")
+METHODS = ("concat", "pca", "average", "stacking", "attention")
 
 
 def trained(warehouse: Warehouse, features: str, repeats: int = 1) -> str:

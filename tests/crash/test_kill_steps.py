@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SEED = 1
 
 
-@pytest.mark.parametrize("most", [4, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("most", [2, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_what_a_killed_operation_leaves_is_whole_and_the_next_run_finishes_it(
     name: str,
