@@ -325,6 +325,7 @@ def test_ctrl_c_ends_a_long_command_with_130(
     interrupt(process, after_s=6)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_an_ingest_with_130(
     start: Callable[..., subprocess.Popen[str]], run: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -348,6 +349,7 @@ def test_ctrl_c_ends_an_ingest_with_130(
     assert count == [{"n": 30 * 41}]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_demo_with_130(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

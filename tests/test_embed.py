@@ -208,9 +208,8 @@ def test_an_interrupted_run_keeps_what_was_done(warehouse: Warehouse) -> None:
     assert len(vectors(warehouse)) == 6
 
 
-@pytest.mark.parametrize(
-    "blow", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_is_finished_by_the_next(
     warehouse: Warehouse, start: Callable[..., subprocess.Popen[str]], blow: signal.Signals
 ) -> None:
@@ -232,6 +231,7 @@ def test_a_killed_process_is_finished_by_the_next(
     assert sorted(warehouse.table("embeddings").read()["record_id"].to_pylist()) == names
 
 
+@pytest.mark.slow
 def test_two_processes_embed_each_record_once(
     warehouse: Warehouse, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

@@ -217,6 +217,7 @@ def test_an_open_warehouse_notices_that_versions_went(
     assert (seen.version, seen.read().num_rows) == (newest + 2, 8)
 
 
+@pytest.mark.slow
 def test_a_failure_at_any_step_hurts_nothing_and_the_next_call_ends_it(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:

@@ -254,6 +254,7 @@ def whole(root: Path) -> set[str]:
         return set(catalog.table("select record_id from records")["record_id"].to_pylist())
 
 
+@pytest.mark.slow
 def test_cut_short_at_any_step_it_is_finished_by_the_next(
     store: Store, signals: NDArray[np.int16], tmp_path: Path
 ) -> None:

@@ -375,6 +375,7 @@ def test_ctrl_c_leaves_no_temporary_file_and_no_process(tmp_path: Path, many: Pa
     assert not list(root.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_next_run_finishes(tmp_path: Path, many: Path) -> None:
     script = """
         import resource, signal, sys

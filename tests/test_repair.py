@@ -350,6 +350,7 @@ def harmed(house: Warehouse) -> None:
     flip(log_file(house, "models", 0), 77)
 
 
+@pytest.mark.slow
 def test_a_repair_that_is_killed_anywhere_is_finished_by_the_next(
     house: Warehouse, tmp_path: Path
 ) -> None:

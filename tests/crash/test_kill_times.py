@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SEED = 1
 
 
-_NORMAL = {"ingest", "forget"}
+_NORMAL = {"ingest"}
 """Commands that the normal suite kills; the others are killed at each of their steps as well."""
 
 

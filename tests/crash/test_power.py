@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEED = 1
-NORMAL = {"moments": 4, "each": 2, "again": 4}
+NORMAL = {"moments": 2, "each": 2, "again": 2}
 SLOW = {"moments": None, "each": 12, "again": 6}
 
 
@@ -49,7 +49,9 @@ def test_a_writer_that_forgets_to_force_its_files_to_disk_is_found_out(
     assert done["problems"]
 
 
-@pytest.mark.parametrize("every", [100, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "every", [pytest.param(every, marks=pytest.mark.slow) for every in (100, 1)]
+)
 def test_a_torn_commit_of_another_engine_is_named_and_repaired(
     every: int, ask: Callable[..., Any], count: Callable[[str, int], None], memory: Path
 ) -> None:

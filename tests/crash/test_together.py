@@ -25,7 +25,9 @@ ROOT = SCRIPT.parent.parent.parent
 ROLES = ("ingesting", "ingesting", "embedding", "forgetting", "reading", "collecting")
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(5, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.slow)]
+)
 def test_many_work_on_one_warehouse(
     seconds: int, tmp_path: Path, count: Callable[[str, int], None]
 ) -> None:
