@@ -69,7 +69,7 @@ def models_chapter(study: Study) -> Html | None:
     rows, papers = [], []
     for model in study.models:
         name = f"{model['model']}@{model['version']}:{model['pooling']}"
-        loose = model["source"] == "untrained"
+        loose = (model["source"] or "").startswith("untrained")
         weights: object = tag("span", "untrained", class_="tag") if loose else model["source"]
         digest = (model["weights_sha256"] or "")[:_DIGEST]
         rows.append(

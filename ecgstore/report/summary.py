@@ -112,7 +112,7 @@ def untrained(study: Study) -> list[str]:
         {
             model["model"]
             for model in study.models
-            if model["source"] == "untrained"
+            if (model["source"] or "").startswith("untrained")
             and (model["model"], model["version"], model["pooling"]) in used
         }
     )

@@ -259,7 +259,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """Names that would be markup anywhere, and a model with random weights."""
     root = tmp_path_factory.mktemp("hostile")
     warehouse = fill(
-        root / "w", dataset=HOSTILE, task=HOSTILE, models=("a.mini",), source="untrained", n=40
+        root / "w",
+        dataset=HOSTILE,
+        task=HOSTILE,
+        models=("a.mini",),
+        source="untrained (seed 0)",
+        n=40,
     )
     split(warehouse, "s", task=HOSTILE, repeats=1)
     evaluate(warehouse, ["a.mini"], "s", params={"n_estimators": 2})
