@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.catalog import Catalog
-from ecgstore.errors import NotEnoughDataError, UnknownNameError, UsageError
+from ecgstore.errors import NotEnoughDataError, UsageError
 from ecgstore.features import CONCATENATION, SIGNAL, FeatureSet, feature_set, matrix
 from ecgstore.feed import stream
 from ecgstore.fuse import stored_statistics
+from ecgstore.predictions import only_run
 from ecgstore.progress import Progress, Silent
 from ecgstore.runs import under
 from ecgstore.scaling import fused
@@ -185,22 +186,16 @@ def predict(
 def _trained(catalog: Catalog, run: str) -> tuple[str, dict[str, Any], list[int]]:
     """Return the id of a trained run, what is written beside its classifiers, and its repeats."""
     rows = catalog.table("select distinct run_id from classifiers order by run_id")
-    known: list[str] = rows["run_id"].to_pylist()
-    fitting = [name for name in known if run and name.startswith(run)]
-    if not fitting:
-        raise UnknownNameError(run, kind="trained run", known=known)
-    if len(fitting) > 1:
-        msg = f"{run!r} fits {len(fitting)} runs: {', '.join(fitting[:5])}."
-        raise UsageError(msg, hint="Write more of the id.")
+    run_id = only_run(run, rows["run_id"].to_pylist(), kind="trained run")
     told = catalog.table(
         "select repeat, features, task, target, split_id, params from classifiers "
         "where run_id = $run_id order by repeat",
-        {"run_id": fitting[0]},
+        {"run_id": run_id},
     ).to_pylist()
     if told[0]["features"] is None:
-        msg = f"Run {fitting[0]!r} was trained before runs said what they read."
+        msg = f"Run {run_id!r} was trained before runs said what they read."
         raise UsageError(msg, hint="Train it again: ecgstore train --features F --split NAME")
-    return fitting[0], told[0], [row["repeat"] for row in told]
+    return run_id, told[0], [row["repeat"] for row in told]
 
 
 def _signals(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ecgstore.catalog import Catalog
     from ecgstore.tasks import Target
 
-__all__ = ["Part", "Predictions", "command_for", "predictions_of", "run_named"]
+__all__ = ["Part", "Predictions", "command_for", "only_run", "predictions_of", "run_named"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +134,19 @@ def run_named(catalog: Catalog, name: str) -> str:
         UsageError: Several have ids that begin so.
     """
     rows = catalog.table("select distinct run_id from scores order by run_id")
-    known: list[str] = rows["run_id"].to_pylist()
+    return only_run(name, rows["run_id"].to_pylist())
+
+
+def only_run(name: str, known: Sequence[str], *, kind: str = "run") -> str:
+    """Return the one of some ids that a name, or the beginning of one, stands for.
+
+    Raises:
+        UnknownNameError: None is so or begins so.
+        UsageError: Several begin so.
+    """
     fitting = [one for one in known if one == name] or [i for i in known if i.startswith(name)]
-    if not fitting or not name:
-        raise UnknownNameError(name, kind="run", known=known)
+    if not fitting:
+        raise UnknownNameError(name, kind=kind, known=known)
     if len(fitting) > 1:
         msg = f"{name!r} fits {len(fitting)} runs: {', '.join(fitting[:5])}"
         msg += ", …." if len(fitting) > 5 else "."

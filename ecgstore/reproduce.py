@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 from ecgstore import settings
 from ecgstore.catalog import Catalog
 from ecgstore.classifiers import classifiers
-from ecgstore.errors import ErasedError, UnknownNameError, UsageError
+from ecgstore.errors import ErasedError
 from ecgstore.folds import fit_fold
+from ecgstore.predictions import only_run
 from ecgstore.progress import Progress, Silent
 from ecgstore.runs import fitted_scaling, prepare, stored_scaling
 from ecgstore.splitting.split import reshuffles
@@ -209,14 +210,8 @@ def _stored_scores(warehouse: Warehouse, run: str) -> list[dict[str, Any]]:
     """Return the rows of ``scores`` of the run that a name stands for, oldest first."""
     rows = warehouse.table("scores").read().sort_by([("at", "ascending"), ("metric", "ascending")])
     known = sorted(set(rows["run_id"].to_pylist()))
-    fitting = [name for name in known if name == run] or [n for n in known if n.startswith(run)]
-    if not fitting:
-        raise UnknownNameError(run, kind="run", known=known)
-    if len(fitting) > 1:
-        msg = f"{run!r} fits {len(fitting)} runs: {', '.join(fitting[:5])}"
-        msg += ", …." if len(fitting) > 5 else "."
-        raise UsageError(msg, hint="Write more of the id.")
-    chosen: list[dict[str, Any]] = rows.filter(pc.equal(rows["run_id"], fitting[0])).to_pylist()
+    mine = pc.equal(rows["run_id"], only_run(run, known))
+    chosen: list[dict[str, Any]] = rows.filter(mine).to_pylist()
     return chosen
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,11 @@ import numpy as np
 from ecgstore.classifiers.tensors import from_tensors, to_tensors
 from ecgstore.errors import UnknownNameError, UsageError, WeightsError
 from ecgstore.features import CONCATENATION, SIGNAL, FeatureSet, feature_set
-from ecgstore.predictions import command_for, run_named
-from ecgstore.protocols import PROTOCOLS
-from ecgstore.runs import stored_scaling
+from ecgstore.predictions import command_for, only_run, run_named
+from ecgstore.runs import stored_scaling, under
 from ecgstore.scaling import fused
 from ecgstore.stored_fits import load_fitted
+from ecgstore.terms import terms_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -184,7 +183,9 @@ def head_of(catalog: Catalog, run: str, repeat: int = 0) -> Head:
     features = FeatureSet(SIGNAL, ())
     statistics: list[Statistics] = []
     if told["features"] != SIGNAL:
-        features = _as_then(catalog, told["features"], told["split_id"])
+        features = under(
+            terms_of(catalog, told["split_id"]).protocol, feature_set(catalog, told["features"])
+        )
         if features.scale != "none":
             by_repeat = stored_scaling(catalog, features, told["split_id"])
             key = 0 if features.fit == "all" else repeat
@@ -299,20 +300,16 @@ def _told(catalog: Catalog, run: str, repeat: int) -> dict[str, Any]:
     rows = catalog.table("select * exclude (model) from classifiers order by run_id, repeat")
     kept = rows.to_pylist()
     names = list(dict.fromkeys(row["run_id"] for row in kept))
-    fitting = [name for name in names if name == run] or [n for n in names if n.startswith(run)]
-    if not fitting or not run:
+    if not run or not any(name.startswith(run) for name in names):
         _explain_absence(catalog, run, names)
-    if len(fitting) > 1:
-        msg = f"{run!r} fits {len(fitting)} runs: {', '.join(fitting[:5])}"
-        msg += ", …." if len(fitting) > 5 else "."
-        raise UsageError(msg, hint="Write more of the id.")
-    mine = {row["repeat"]: row for row in kept if row["run_id"] == fitting[0]}
+    run_id = only_run(run, names)
+    mine = {row["repeat"]: row for row in kept if row["run_id"] == run_id}
     if repeat not in mine:
         known = [str(number) for number in mine]
         raise UnknownNameError(str(repeat), kind="reshuffle", known=known)
     row: dict[str, Any] = mine[repeat]
     if row.get("features") is None or row.get("split_id") is None:
-        msg = f"Run {fitting[0]!r} was kept by an older program, which did not note its features."
+        msg = f"Run {run_id!r} was kept by an older program, which did not note its features."
         raise UsageError(msg, hint="Train it again with: ecgstore train")
     return row
 
@@ -329,16 +326,3 @@ def _explain_absence(catalog: Catalog, run: str, names: Sequence[str]) -> None:
     ).to_pylist()[0]
     msg = f"Run {scored!r} was evaluated, and its classifiers were not kept."
     raise UsageError(msg, hint=f"Keep them with: {command_for('train', row)}")
-
-
-def _as_then(catalog: Catalog, name: str, split_id: str) -> FeatureSet:
-    """Return a feature set as the protocol of a split scales it."""
-    found = feature_set(catalog, name)
-    rows = catalog.table(
-        "select any_value(params) as params from splits where split_id = $split_id",
-        {"split_id": split_id},
-    )
-    protocol = json.loads(rows["params"][0].as_py() or "{}").get("protocol")
-    if found.scale != "none" and protocol:
-        return replace(found, fit=PROTOCOLS[protocol].fit)
-    return found
