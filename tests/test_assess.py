@@ -80,7 +80,7 @@ def test_any_figure_can_be_a_gate(filled: Store) -> None:
     assert one(filled, flat) == ["one-JS20004/JS20004", "one-JS20008/JS20008"]
     assert one(filled, "select count(*) from records where snr_db > 10 and reversal is null") > 5
     where = "flat_leads = 0 and rate_hz = 500 and list_contains(leads, 'aVR')"
-    plan = filled.embed("stmem.mini", where=where, dry_run=True, device="cpu", precision="fp32")
+    plan = filled.embed("stmem.tiny", where=where, dry_run=True, device="cpu", precision="fp32")
     assert plan.embedded == one(filled, f"select count(*) from records where {where}")
 
 

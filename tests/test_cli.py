@@ -41,7 +41,7 @@ def home(ecgs: Path, app: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
     for command in (
         ["ingest", str(ecgs), "--dataset", "synthetic", "--jobs", "1"],
         ["labels", str(ecgs / "labels.csv"), "--task", "ACS", "--label", "ACS"],
-        ["embed", "--model", "ecgfm.mini", "--device", "cpu"],
+        ["embed", "--model", "ecgfm.tiny", "--device", "cpu"],
         ["split", "few", "--task", "ACS", "--repeats", "2", "--test-size", "0.4"],
     ):
         done = CliRunner().invoke(app, ["-w", str(home), *command])
@@ -118,8 +118,8 @@ def test_a_query_comes_from_a_file_a_pipe_or_by_name(
         (("embed", "--model", "ecg-fm"), 2, "Unknown model 'ecg-fm'", "'ecgfm'"),
         (("embed", "--model", "ecgfm"), 1, "needs weights", "--weights"),
         (("embed", "--model", "ecgfm", "--weights", "no.pt"), 1, "no.pt", ""),
-        (("embed", "--model", "stmem.mini:cls"), 2, "cls", ""),
-        (("embed", "--model", "ecgfm.mini", "--where", "agee > 1"), 1, "agee", ""),
+        (("embed", "--model", "stmem.tiny:cls"), 2, "cls", ""),
+        (("embed", "--model", "ecgfm.tiny", "--where", "agee > 1"), 1, "agee", ""),
         (
             ("embed", "--model", "a", "--model", "b", "--weights", "x"),
             2,
@@ -128,10 +128,10 @@ def test_a_query_comes_from_a_file_a_pipe_or_by_name(
         ),
         (("split", "x", "--task", "ACZ"), 2, "Unknown task 'ACZ'", "'ACS'"),
         (("split", "few", "--task", "ACS", "--seed", "9"), 2, "few", ""),
-        (("fuse", "ecgfm.mini", "stmem", "--name", "f"), 2, "stmem", ""),
-        (("evaluate", "--features", "ecgfm.mini", "--split", "fw"), 2, "fw", "'few'"),
+        (("fuse", "ecgfm.tiny", "stmem", "--name", "f"), 2, "stmem", ""),
+        (("evaluate", "--features", "ecgfm.tiny", "--split", "fw"), 2, "fw", "'few'"),
         (
-            ("evaluate", "--features", "ecgfm.mini", "--split", "few", "--set", "depth=3"),
+            ("evaluate", "--features", "ecgfm.tiny", "--split", "few", "--set", "depth=3"),
             2,
             "depth",
             "",
@@ -168,7 +168,7 @@ def test_a_traceback_is_shown_on_request_only(home: Path, run: Callable[..., Any
 
 
 def test_a_folder_without_a_warehouse_says_so(tmp_path: Path, run: Callable[..., Any]) -> None:
-    for command in (("sql", "select 1"), ("embed", "--model", "ecgfm.mini"), ("report",)):
+    for command in (("sql", "select 1"), ("embed", "--model", "ecgfm.tiny"), ("report",)):
         done = run("-w", tmp_path / "none", *command)
         assert done.code == 1
         assert "ecgstore init" in done.err
@@ -209,11 +209,11 @@ def test_dry_runs_write_nothing(home: Path, ecgs: Path, run: Callable[..., Any])
     for command in (
         ("ingest", ecgs, "--dataset", "other"),
         ("labels", ecgs / "labels.csv", "--task", "again", "--label", "ACS"),
-        ("embed", "--model", "stmem.mini"),
+        ("embed", "--model", "stmem.tiny"),
         ("split", "new", "--task", "ACS"),
-        ("fuse", "ecgfm.mini", "--name", "one"),
-        ("train", "--features", "ecgfm.mini", "--split", "few"),
-        ("evaluate", "--features", "ecgfm.mini", "--split", "few"),
+        ("fuse", "ecgfm.tiny", "--name", "one"),
+        ("train", "--features", "ecgfm.tiny", "--split", "few"),
+        ("evaluate", "--features", "ecgfm.tiny", "--split", "few"),
     ):
         done = run("-w", home, *command, "--dry-run", "--json")
         assert done.code == 0, done.err
@@ -228,9 +228,9 @@ def test_every_writing_command_is_idempotent(
         ("init",),
         ("ingest", ecgs, "--dataset", "synthetic"),
         ("labels", ecgs / "labels.csv", "--task", "ACS", "--label", "ACS"),
-        ("embed", "--model", "ecgfm.mini", "--device", "cpu"),
+        ("embed", "--model", "ecgfm.tiny", "--device", "cpu"),
         ("split", "few", "--task", "ACS", "--repeats", "2", "--test-size", "0.4"),
-        ("fuse", "ecgfm.mini", "--name", "alone"),
+        ("fuse", "ecgfm.tiny", "--name", "alone"),
         ("train", "--features", "alone", "--split", "few", "--set", "n_estimators=5"),
         ("evaluate", "--features", "alone", "--split", "few", "--set", "n_estimators=5"),
         ("project", "--features", "alone", "--n", "16", "-o", tmp_path / "p.png"),
@@ -253,13 +253,13 @@ def test_every_writing_command_is_idempotent(
 def test_the_past_can_be_read_and_not_written(
     home: Path, ecgs: Path, run: Callable[..., Any]
 ) -> None:
-    run("-w", home, "evaluate", "--features", "ecgfm.mini", "--split", "few")
+    run("-w", home, "evaluate", "--features", "ecgfm.tiny", "--split", "few")
     scores = json.loads(run("-w", home, "sql", "from scores", "--json").out)
     at = ("-w", home, "--at", scores[0]["run_id"])
     assert json.loads(run(*at, "sql", "select count(*) as n from records", "--json").out) == [
         {"n": COUNT}
     ]
-    for command in (("ingest", ecgs, "--dataset", "more"), ("embed", "--model", "stmem.mini")):
+    for command in (("ingest", ecgs, "--dataset", "more"), ("embed", "--model", "stmem.tiny")):
         done = run(*at, *command)
         assert done.code in {1, 2}
         assert done.err.startswith("error: ")

@@ -36,13 +36,13 @@ READS: dict[str, tuple[str, ...]] = {
     "predict": ("RUN",),
     "compare": ("RUN", "RIVAL", "--resamples", "100"),
     "complementarity": (
-        *("--features", "ecgfm.mini", "--features", "fusion"),
+        *("--features", "ecgfm.tiny", "--features", "fusion"),
         *("--fused", "fusion", "--split", "few", "--resamples", "100"),
     ),
     "explain": ("RUN",),
     "clinical": ("RUN", "--threshold", "0.5", "--resamples", "100"),
     "subgroups": ("RUN", "--by", "sex", "--resamples", "100"),
-    "probe": ("--features", "ecgfm.mini", "--concept", "age", "--resamples", "100"),
+    "probe": ("--features", "ecgfm.tiny", "--concept", "age", "--resamples", "100"),
     "learning-curve": (
         *("--features", "fusion", "--split", "few", "--resamples", "100"),
         *("--fraction", "0.5", "--fraction", "1"),
@@ -55,10 +55,10 @@ WRITES: dict[str, tuple[str, ...]] = {
     "ingest": ("ECGS", "--dataset", "more"),
     "labels": ("ECGS/labels.csv", "--task", "new", "--label", "ACS"),
     "quality": (),
-    "embed": ("--model", "ecgfm.mini"),
-    "models seen": ("ecgfm.mini", "--dataset", "ptbxl", "--source", "a test"),
+    "embed": ("--model", "ecgfm.tiny"),
+    "models seen": ("ecgfm.tiny", "--dataset", "ptbxl", "--source", "a test"),
     "split": ("other", "--task", "ACS"),
-    "fuse": ("ecgfm.mini", "--name", "other"),
+    "fuse": ("ecgfm.tiny", "--name", "other"),
     "train": ("--features", "fusion", "--split", "few"),
     "evaluate": ("--features", "fusion", "--split", "few"),
     "verify": (),
@@ -126,10 +126,10 @@ def past(app: Any, tmp_path_factory: pytest.TempPathFactory) -> Past:
 
     done("ingest", ecgs / "old", "--dataset", "synthetic", "--jobs", "1")
     done(*labels("old"))
-    done("embed", "--model", "ecgfm.mini", "--device", "cpu")
+    done("embed", "--model", "ecgfm.tiny", "--device", "cpu")
     done("split", "few", "--task", "ACS", "--repeats", "2", "--test-size", "0.4")
-    done("fuse", "ecgfm.mini", "--name", "fusion")
-    sets = ("--features", "fusion", "--features", "ecgfm.mini", "--split", "few")
+    done("fuse", "ecgfm.tiny", "--name", "fusion")
+    sets = ("--features", "fusion", "--features", "ecgfm.tiny", "--split", "few")
     score, rival = done("evaluate", *sets, "--set", "n_estimators=5")
     done("train", "--features", "fusion", "--split", "few", "--set", "n_estimators=5")
     at = datetime.now(UTC)
@@ -151,7 +151,7 @@ def past(app: Any, tmp_path_factory: pytest.TempPathFactory) -> Past:
     Warehouse(home).replace("embeddings", rows, command="embed")  # as another processor would
     done("ingest", ecgs / "new", "--dataset", "synthetic", "--jobs", "1")
     done(*labels("new"))
-    done("embed", "--model", "ecgfm.mini", "--device", "cpu")
+    done("embed", "--model", "ecgfm.tiny", "--device", "cpu")
     again, _ = done("evaluate", *sets, "--set", "n_estimators=5")
     assert again["run_id"] != score["run_id"]
     record = f"synthetic/{made[0].name}"

@@ -68,7 +68,7 @@ def vectors(warehouse: Warehouse) -> dict[str, np.ndarray[Any, Any]]:
     return {row["record_id"]: np.asarray(row["embedding"]) for row in rows}
 
 
-@pytest.fixture(params=["ecgfm.mini", "stmem.mini"])
+@pytest.fixture(params=["ecgfm.tiny", "stmem.tiny"])
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     return load_encoder(request.param, device="cpu", precision="fp32")
 
@@ -105,7 +105,7 @@ def test_a_second_run_changes_nothing(warehouse: Warehouse, encoder: Encoder) ->
 
 
 def test_only_what_is_missing_is_embedded(warehouse: Warehouse) -> None:
-    encoder = load_encoder("ecgfm.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgfm.tiny", device="cpu", precision="fp32")
     fill(warehouse, signals(4))
     assert embed(warehouse, encoder, where="age < 22").embedded == 2
     fill(warehouse, signals(2, seed=1), prefix="y")
@@ -116,7 +116,7 @@ def test_only_what_is_missing_is_embedded(warehouse: Warehouse) -> None:
 
 
 def test_a_bad_predicate_is_one_clear_error(warehouse: Warehouse) -> None:
-    encoder = load_encoder("ecgfm.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgfm.tiny", device="cpu", precision="fp32")
     with pytest.raises(QueryError, match="agee"):
         embed(warehouse, encoder, where="agee > 3")
 
@@ -136,7 +136,7 @@ def test_records_that_do_not_fit_are_counted_by_reason(
 
 
 def test_windows_are_kept_on_request(warehouse: Warehouse) -> None:
-    encoder = load_encoder("stmem.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("stmem.tiny", device="cpu", precision="fp32")
     fill(warehouse, signals(2))
     embed(warehouse, encoder)
     embed(warehouse, encoder, keep_windows=True)
@@ -150,7 +150,7 @@ def test_windows_are_kept_on_request(warehouse: Warehouse) -> None:
 
 
 def test_overwriting_gives_the_same_vectors_again(warehouse: Warehouse) -> None:
-    encoder = load_encoder("ecgfm.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgfm.tiny", device="cpu", precision="fp32")
     fill(warehouse, signals(3))
     embed(warehouse, encoder)
     first = vectors(warehouse)
@@ -181,7 +181,7 @@ class _Meter:
 
 
 def test_progress_and_terms_are_told_once(warehouse: Warehouse) -> None:
-    encoder = load_encoder("stmem.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("stmem.tiny", device="cpu", precision="fp32")
     fill(warehouse, signals(3))
     first, second = _Meter(), _Meter()
     embed(warehouse, encoder, where="age = 20", progress=first)
@@ -193,7 +193,7 @@ def test_progress_and_terms_are_told_once(warehouse: Warehouse) -> None:
 
 
 def test_an_interrupted_run_keeps_what_was_done(warehouse: Warehouse) -> None:
-    encoder = load_encoder("ecgfm.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgfm.tiny", device="cpu", precision="fp32")
     fill(warehouse, signals(6))
 
     def interrupt() -> None:
@@ -214,7 +214,7 @@ def test_a_killed_process_is_finished_by_the_next(
     warehouse: Warehouse, start: Callable[..., subprocess.Popen[str]], blow: signal.Signals
 ) -> None:
     names = fill(warehouse, signals(150))
-    process = start("-w", warehouse.root, "embed", "--model", "stmem.mini", "--batch-size", "2")
+    process = start("-w", warehouse.root, "embed", "--model", "stmem.tiny", "--batch-size", "2")
     deadline = time.monotonic() + 60
     while not warehouse.table("models").files() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -224,9 +224,9 @@ def test_a_killed_process_is_finished_by_the_next(
     assert process.returncode in (-blow, 128 + blow)
     assert blow is signal.SIGKILL or "interrupted" in told
     with Store(warehouse.root) as store:
-        store.embed("stmem.mini", device="cpu", precision="fp32")
+        store.embed("stmem.tiny", device="cpu", precision="fp32")
         before = store.warehouse.versions()
-        assert store.embed("stmem.mini", device="cpu", precision="fp32").existing == 150
+        assert store.embed("stmem.tiny", device="cpu", precision="fp32").existing == 150
         assert store.warehouse.versions() == before
     assert sorted(warehouse.table("embeddings").read()["record_id"].to_pylist()) == names
 
@@ -236,7 +236,7 @@ def test_two_processes_embed_each_record_once(
     warehouse: Warehouse, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     names = fill(warehouse, signals(60))
-    arguments = ("-w", warehouse.root, "embed", "--model", "ecgfm.mini", "--json")
+    arguments = ("-w", warehouse.root, "embed", "--model", "ecgfm.tiny", "--json")
     both = [start(*arguments), start(*arguments)]
     for process in both:
         process.communicate()
@@ -244,7 +244,7 @@ def test_two_processes_embed_each_record_once(
     assert sorted(warehouse.table("embeddings").read()["record_id"].to_pylist()) == names
 
 
-THREE = ("ecgfm.mini", "stmem.mini", "ecgjepa.mini")
+THREE = ("ecgfm.tiny", "stmem.tiny", "ecgjepa.mini")
 
 
 class _FailingGpu:
@@ -298,7 +298,7 @@ from ecgstore import connect
 from ecgstore.embed import embed
 from ecgstore.models import load_encoder
 
-encoder = load_encoder("stmem.mini", device="cpu", precision="fp32")
+encoder = load_encoder("stmem.tiny", device="cpu", precision="fp32")
 warehouse = connect(sys.argv[1]).warehouse
 embed(warehouse, encoder, where="record_id = 'x/00000'")  # all libraries are loaded
 whole, sizes = encoder.encode, []
@@ -348,7 +348,7 @@ def test_several_models_in_one_pass_are_each_as_alone(tmp_path: Path) -> None:
 
 
 def test_a_model_cannot_be_given_twice(tmp_path: Path) -> None:
-    twice = load_encoders(("stmem.mini", "stmem.mini:three"), device="cpu", precision="fp32")
+    twice = load_encoders(("stmem.tiny", "stmem.tiny:three"), device="cpu", precision="fp32")
     with pytest.raises(UsageError, match="twice"):
         embed_all(filled(tmp_path, 1), twice)
 
@@ -372,7 +372,7 @@ def test_an_estimate_counts_and_writes_nothing(tmp_path: Path) -> None:
     warehouse = filled(tmp_path, 4)
     before = warehouse.versions()
     with Store(tmp_path) as store:
-        (told,) = store.estimate(["stmem.mini"], device="cpu")
+        (told,) = store.estimate(["stmem.tiny"], device="cpu")
     assert (told.records, told.windows) == (4, 12)
     assert told.gflop_per_window > 0
     assert told.seconds == pytest.approx(told.windows / told.windows_per_s)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-NAMES = ("ecgfm.mini", "stmem.mini", "ecgjepa.mini")
+NAMES = ("ecgfm.tiny", "stmem.tiny", "ecgjepa.mini")
 LIMB = LEADS[:5]
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Asks = dict[str, Callable[[], Any]]
 
 RECORDS, LEADS, SAMPLES, RATE_HZ = 12, 12, 1000, 100
-MODEL = "stmem.mini"
+MODEL = "stmem.tiny"
 
 
 @dataclass

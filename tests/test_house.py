@@ -284,7 +284,7 @@ def test_a_bare_gpu_machine_can_run_an_encoder() -> None:
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
         "import numpy, ecgstore\n"
-        "encoder = ecgstore.load_encoder('stmem.mini', device='cpu')\n"
+        "encoder = ecgstore.load_encoder('stmem.tiny', device='cpu')\n"
         "noise = numpy.random.default_rng(0).normal(size=(12, 5000))\n"
         "windows = encoder.prepare(noise, rate_hz=500, leads=encoder.spec.leads)\n"
         "print(encoder.embed(windows).shape)"

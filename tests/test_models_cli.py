@@ -127,7 +127,7 @@ def test_published_numbers_tell_a_right_network_from_a_wrong_one() -> None:
     tensors["dense.bias"][3] += 0.25
     with pytest.raises(WeightsError, match=r"my.pth.*differ by 0\.25,"):
         published.check(encoder())
-    assert published.check(ecgstore.load_encoder("stmem.mini", device="cpu")) is None
+    assert published.check(ecgstore.load_encoder("stmem.tiny", device="cpu")) is None
 
 
 def line(spec: ModelSpec) -> str:

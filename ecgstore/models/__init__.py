@@ -111,7 +111,7 @@ def load_encoder(
         WeightsError: The weights are absent, unsafe, damaged, or of another model.
 
     Example:
-        >>> load_encoder("ecgfm.mini", device="cpu", precision="fp32").dim
+        >>> load_encoder("ecgfm.tiny", device="cpu", precision="fp32").dim
         64
     """
     bare, _, pooling = name.partition(":")

@@ -195,21 +195,22 @@ _SPEC = ModelSpec(
 )
 
 models.add(_SPEC.name, Model(_SPEC, EcgFlowEncoder))
-models.add(
-    "ecgflow.mini",
-    Model(
-        replace(
-            _SPEC,
-            name="ecgflow.mini",
-            summary="ECGFlow at small size, built in and untrained: for demos and tests.",
-            dim=64,
-            licence="MIT",
-            licence_note=None,
-            weights_source=None,
-            pretraining=(),
-            hub=None,
+for _name in ("ecgflow.tiny", "ecgflow.mini"):
+    models.add(
+        _name,
+        Model(
+            replace(
+                _SPEC,
+                name=_name,
+                summary="ECGFlow at small size, built in and untrained: for demos and tests.",
+                dim=64,
+                licence="MIT",
+                licence_note=None,
+                weights_source=None,
+                pretraining=(),
+                hub=None,
+            ),
+            EcgFlowEncoder,
+            EcgFlowConfiguration(dim=64, depth=2, heads=2, hidden=256),
         ),
-        EcgFlowEncoder,
-        EcgFlowConfiguration(dim=64, depth=2, heads=2, hidden=256),
-    ),
-)
+    )

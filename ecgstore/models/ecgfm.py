@@ -353,27 +353,28 @@ _SPEC = ModelSpec(
 )
 
 models.add(_SPEC.name, Model(_SPEC, EcgFmEncoder))
-models.add(
-    "ecgfm.mini",
-    Model(
-        replace(
-            _SPEC,
-            name="ecgfm.mini",
-            summary="ECG-FM at small size, built in and untrained: for demos and tests.",
-            dim=64,
-            weights_source=None,
-            pretraining=(),
-            hub=None,
+for _name in ("ecgfm.tiny", "ecgfm.mini"):
+    models.add(
+        _name,
+        Model(
+            replace(
+                _SPEC,
+                name=_name,
+                summary="ECG-FM at small size, built in and untrained: for demos and tests.",
+                dim=64,
+                weights_source=None,
+                pretraining=(),
+                hub=None,
+            ),
+            EcgFmEncoder,
+            EcgFmConfiguration(
+                stem=((32, 2, 2),) * 4,
+                dim=64,
+                depth=2,
+                heads=2,
+                hidden=128,
+                position_kernel=16,
+                position_groups=4,
+            ),
         ),
-        EcgFmEncoder,
-        EcgFmConfiguration(
-            stem=((32, 2, 2),) * 4,
-            dim=64,
-            depth=2,
-            heads=2,
-            hidden=128,
-            position_kernel=16,
-            position_groups=4,
-        ),
-    ),
-)
+    )

@@ -187,22 +187,23 @@ _SPEC = ModelSpec(
 )
 
 models.add(_SPEC.name, Model(_SPEC, StMemEncoder))
-models.add(
-    "stmem.mini",
-    Model(
-        replace(
-            _SPEC,
-            name="stmem.mini",
-            summary="ST-MEM at small size, built in and untrained: for demos and tests.",
-            dim=48,
-            licence="MIT",
-            licence_note=None,
-            commercial=True,
-            weights_source=None,
-            pretraining=(),
-            known_weights=(),
+for _name in ("stmem.tiny", "stmem.mini"):
+    models.add(
+        _name,
+        Model(
+            replace(
+                _SPEC,
+                name=_name,
+                summary="ST-MEM at small size, built in and untrained: for demos and tests.",
+                dim=48,
+                licence="MIT",
+                licence_note=None,
+                commercial=True,
+                weights_source=None,
+                pretraining=(),
+                known_weights=(),
+            ),
+            StMemEncoder,
+            StMemConfiguration(dim=48, depth=2, heads=1, hidden=96),
         ),
-        StMemEncoder,
-        StMemConfiguration(dim=48, depth=2, heads=1, hidden=96),
-    ),
-)
+    )

@@ -115,7 +115,7 @@ def test_licences_and_citations() -> None:
     assert "2402.09450" in stmem.citations[0]
     assert get_spec("ecgfm").licence == "MIT"
     assert "2408.05178" in get_spec("ecgfm").citations[0]
-    assert [spec.name for spec in list_models("stmem*")] == ["stmem", "stmem.mini"]
+    assert [spec.name for spec in list_models("stmem*")] == ["stmem", "stmem.tiny"]
 
 
 def test_shapes_agree(encoder: Encoder, signal: np.ndarray) -> None:
@@ -324,10 +324,10 @@ def test_built_in_weights_are_the_same_everywhere() -> None:
     digests = {name: load_encoder(name, device="cpu").weights_sha256[:16] for name in built_in}
     assert digests == {
         "anyecg.tiny": "407b9b74830af5b2",
-        "ecgflow.mini": "a5b6f32a83d8f5f3",
-        "ecgfm.mini": "f0d555733b2f7909",
+        "ecgflow.tiny": "a5b6f32a83d8f5f3",
+        "ecgfm.tiny": "f0d555733b2f7909",
         "ecgjepa.mini": "ad109d50f4fc09bc",
-        "stmem.mini": "35de771125eadc4e",
+        "stmem.tiny": "35de771125eadc4e",
     }
 
 
@@ -335,18 +335,18 @@ def test_what_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownNameError, match="stmem"):
         load_encoder("stmen")
     with pytest.raises(UnknownNameError, match="record_mean"):
-        load_encoder("ecgfm.mini:three")
+        load_encoder("ecgfm.tiny:three")
     with pytest.raises(WeightsError, match="wanglab/ecg-fm") as caught:
         load_encoder("ecgfm")
     assert "--weights PATH" in str(caught.value)
     with pytest.raises(UsageError, match="precision"):
-        load_encoder("ecgfm.mini", precision="fp16")  # type: ignore[arg-type]
+        load_encoder("ecgfm.tiny", precision="fp16")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="tpu"):
-        load_encoder("ecgfm.mini", device="tpu")
+        load_encoder("ecgfm.tiny", device="tpu")
     with pytest.raises(UsageError, match="no such GPU"):
-        load_encoder("ecgfm.mini", device="cuda:99")
+        load_encoder("ecgfm.tiny", device="cuda:99")
     monkeypatch.setenv("ECGSTORE_DEVICE", "cpu")
-    assert load_encoder("ecgfm.mini").device == torch.device("cpu")
+    assert load_encoder("ecgfm.tiny").device == torch.device("cpu")
 
 
 @pytest.mark.gpu

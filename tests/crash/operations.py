@@ -201,7 +201,7 @@ def _label(file: str, *, overwrite: bool) -> Callable[[Path, Path], object]:
 
 def _embed(root: Path, _: Path) -> None:
     where = "record_id < 'ds/r03'"
-    Store(root).embed("stmem.mini", where=where, keep_windows=True, device="cpu", precision="fp32")
+    Store(root).embed("stmem.tiny", where=where, keep_windows=True, device="cpu", precision="fp32")
 
 
 def _quality(root: Path, _: Path) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "ingest": ("ingest", "{sources}/first", "--dataset", "ds", "--jobs", "2"),
     "embed": (
-        *("embed", "--model", "stmem.mini", "--where", "record_id < 'ds/r03'"),
+        *("embed", "--model", "stmem.tiny", "--where", "record_id < 'ds/r03'"),
         *("--keep-windows", "--device", "cpu", "--precision", "fp32"),
     ),
     "forget": ("forget", ERASED, "--yes"),

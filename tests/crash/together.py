@@ -62,7 +62,7 @@ def embedding(folder: Path, number: int) -> Callable[[], bool]:
     from ecgstore.embed import embed
     from ecgstore.models import load_encoder
 
-    models = [load_encoder(name, device="cpu") for name in ("stmem.mini", "ecgfm.mini")]
+    models = [load_encoder(name, device="cpu") for name in ("stmem.tiny", "ecgfm.tiny")]
 
     def turn() -> bool:
         counts = [embed(Warehouse(folder / "w"), model).embedded for model in models]

@@ -107,7 +107,7 @@ def test_a_score_falls_by_what_the_flat_copy_scores(
 def test_a_lead_that_cannot_be_left_out_has_no_figure_but_a_reason(
     record: NDArray[np.float64],
 ) -> None:
-    encoder = ecgstore.load_encoder("stmem.mini:centre", device="cpu", precision="fp32")
+    encoder = ecgstore.load_encoder("stmem.tiny:centre", device="cpu", precision="fp32")
     alone = record[LEADS.index("V2")][None]
     found = occlusion([encoder], first_number, alone, rate_hz=RATE_HZ, leads=["V2"], window_s=5.0)
     (row,) = found.rows
@@ -139,7 +139,7 @@ def test_gradients_add_up_and_find_the_planted_wave(
 
 def test_gradients_add_up_where_an_encoder_normalises(record: NDArray[np.float64]) -> None:
     """Its score does not change with the strength of a signal, save close to none at all."""
-    encoder = ecgstore.load_encoder("stmem.mini:centre", device="cpu", precision="fp32")
+    encoder = ecgstore.load_encoder("stmem.tiny:centre", device="cpu", precision="fp32")
     found = gradients(
         [encoder], lambda blocks: blocks[0][:, 0], record[:3], rate_hz=RATE_HZ, leads=LEADS[:3]
     )
@@ -149,7 +149,7 @@ def test_gradients_add_up_where_an_encoder_normalises(record: NDArray[np.float64
 
 
 def test_several_encoders_share_one_score(record: NDArray[np.float64]) -> None:
-    names = ("ecgjepa.mini", "ecgflow.mini")
+    names = ("ecgjepa.mini", "ecgflow.tiny")
     encoders = [ecgstore.load_encoder(one, device="cpu", precision="fp32") for one in names]
     found = gradients(
         encoders,

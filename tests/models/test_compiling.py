@@ -26,7 +26,7 @@ def vectors(encoder: Encoder, count: int) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own compiler
-@pytest.mark.parametrize("name", ["ecgfm.mini", "stmem.mini", "ecgjepa.mini", "ecgflow.mini"])
+@pytest.mark.parametrize("name", ["ecgfm.tiny", "stmem.tiny", "ecgjepa.mini", "ecgflow.tiny"])
 def test_compiled_blocks_give_the_same_vectors(name: str) -> None:
     encoder = load_encoder(name, device="cpu", precision="fp32")
     eager = vectors(encoder, 4)
@@ -45,7 +45,7 @@ from ecgstore.models.compiling import compile_blocks
 
 logging.basicConfig()
 inductor.cpp.cxx = ("/nonexistent",)
-encoder = load_encoder("stmem.mini", device="cpu", precision="fp32")
+encoder = load_encoder("stmem.tiny", device="cpu", precision="fp32")
 windows = torch.randn(2, 12, encoder.window_samples)
 eager, _ = encoder.encode(windows, encoder.spec.leads)
 compile_blocks(encoder.network)
@@ -67,7 +67,7 @@ def test_without_a_compiler_the_network_runs_as_it_was(tmp_path: Path) -> None:
 def test_failures_of_the_network_are_not_taken_for_the_compilers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    encoder = load_encoder("stmem.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("stmem.tiny", device="cpu", precision="fp32")
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError):
         encoder.encode(torch.zeros(1, 12, 7), encoder.spec.leads)
     assert not caplog.records

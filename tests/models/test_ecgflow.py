@@ -216,7 +216,7 @@ def test_labels_that_are_told(
 
 @pytest.fixture(scope="module")
 def mini() -> EcgFlowEncoder:
-    encoder = load_encoder("ecgflow.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgflow.tiny", device="cpu", precision="fp32")
     assert isinstance(encoder, EcgFlowEncoder)
     return encoder
 
@@ -274,7 +274,7 @@ def test_lost_samples_and_constants(mini: EcgFlowEncoder) -> None:
     for name, mean, deviation in (
         ("mimic_iv", 0.009892, 0.216624), ("ptbxl", -0.0012090115, 0.26843855),
     ):  # fmt: skip
-        encoder = load_encoder(f"ecgflow.mini:{name}", device="cpu", precision="fp32")
+        encoder = load_encoder(f"ecgflow.tiny:{name}", device="cpu", precision="fp32")
         window = encoder.prepare(signal, rate_hz=500, leads=LEADS8)[0]
         assert not window[3, 1000:2000].any()
         close(window[0], np.full(5000, (1 - mean) / deviation), atol=1e-6)
@@ -318,9 +318,9 @@ def test_what_it_cannot_take(mini: EcgFlowEncoder) -> None:
     with pytest.raises(UsageError, match="no head"):
         mini.classify(np.zeros((1, 8, 5000), np.float32))
     with pytest.raises(UnknownNameError, match="mimic_iv"):
-        load_encoder("ecgflow.mini", variant="mimic")
+        load_encoder("ecgflow.tiny", variant="mimic")
     with pytest.raises(UnknownNameError, match="block1"):
-        load_encoder("ecgflow.mini:block2")
+        load_encoder("ecgflow.tiny:block2")
 
 
 def test_bfloat16(folder: Path, golden: dict[str, Array]) -> None:

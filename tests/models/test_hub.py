@@ -245,7 +245,7 @@ def test_what_cannot_be_pulled_says_so_in_a_line(
         pull("stmem")
     assert str(get_spec("stmem").weights_source) in caught.value.message
     with pytest.raises(WeightsError, match="built in"):
-        pull("stmem.mini")
+        pull("stmem.tiny")
     with pytest.raises(UsageError, match="'main' is no commit"):
         pull("ecgfm", revision="main")
     with pytest.raises(WeightsError, match="could not be had") as caught:

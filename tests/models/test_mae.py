@@ -137,7 +137,7 @@ def published(name: str, tmp_path_factory: pytest.TempPathFactory) -> MtaeEncode
 
 
 def test_the_published_window_and_a_head(published: MtaeEncoder) -> None:
-    stmem = load_encoder("stmem.mini", device="cpu", precision="fp32")
+    stmem = load_encoder("stmem.tiny", device="cpu", precision="fp32")
     signal = np.random.default_rng(0).standard_normal((12, 2500))
     windows = published.prepare(signal, rate_hz=250, leads=LEADS)
     np.testing.assert_array_equal(windows, stmem.prepare(signal, rate_hz=250, leads=LEADS))

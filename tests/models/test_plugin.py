@@ -135,7 +135,7 @@ def test_a_package_cannot_take_a_name_that_is_taken(
 ) -> None:
     monkeypatch.syspath_prepend(str(site))
     found: Registry[Model] = Registry("model", group="ecgstore.models", of=Model)
-    mine = found.add("stats", models.get("stmem.mini"))
+    mine = found.add("stats", models.get("stmem.tiny"))
     assert list(found) == ["stats"]
     assert found.get("stats") is mine
     assert "registered twice" in caplog.text

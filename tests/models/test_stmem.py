@@ -103,13 +103,13 @@ def test_start_of_the_position_table(
 @pytest.fixture(scope="module")
 def full_window() -> StMemEncoder:
     """Return an encoder with the published window of 2250 samples."""
-    encoder = load_encoder("stmem.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("stmem.tiny", device="cpu", precision="fp32")
     assert isinstance(encoder, StMemEncoder)
     return encoder
 
 
 def test_preparation(full_window: StMemEncoder, folder: Path) -> None:
-    centre = load_encoder("stmem.mini:centre", device="cpu", precision="fp32")
+    centre = load_encoder("stmem.tiny:centre", device="cpu", precision="fp32")
     with np.load(folder / "preprocess_cases.npz") as cases:
         raw = cases["raw_500hz"]
         one = centre.prepare(raw, rate_hz=500, leads=LEADS)
@@ -224,7 +224,7 @@ def test_a_block_needs_no_block_behind_it(
 
 
 def test_the_vector_of_leads_needs_all_of_them() -> None:
-    encoder = load_encoder("stmem.mini:lead", device="cpu", precision="fp32")
+    encoder = load_encoder("stmem.tiny:lead", device="cpu", precision="fp32")
     assert encoder.dim == 12 * 48
     with pytest.raises(UnfitRecordError, match="V6"):
         encoder.prepare(np.zeros((11, 2500)), rate_hz=250, leads=LEADS[:11])
