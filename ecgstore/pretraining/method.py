@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
@@ -134,6 +134,26 @@ class Method(nn.Module, abc.ABC):
             raise UsageError(msg)
         self.configuration = configuration
         self.settings: dict[str, Setting] = {**self.defaults, **(settings or {})}
+
+    @classmethod
+    def recipe_for(cls, settings: Mapping[str, Setting]) -> Recipe:
+        """Return the recipe published for such settings."""
+        return cls.recipe
+
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """Return the parameter groups of AdamW.
+
+        Each has ``params``, ``weight_decay``, and ``scale``, which multiplies the learning rate.
+        """
+        trained = [one for one in self.parameters() if one.requires_grad]
+        vectors = [one for one in trained if one.ndim < 2 and not recipe.decay_vectors]
+        kept = {id(one) for one in vectors}
+        matrices = [one for one in trained if id(one) not in kept]
+        groups = [
+            {"params": matrices, "weight_decay": recipe.weight_decay, "scale": 1.0},
+            {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
+        ]
+        return [group for group in groups if group["params"]]
 
     # ------------------------------------------------------------------ weights in and out
 
