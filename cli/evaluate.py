@@ -52,6 +52,10 @@ def evaluate(
     repeats: Annotated[int, typer.Option("--repeats", help="Reshuffles.", min=1)] = 10,
     test_size: Annotated[float, typer.Option("--test-size", help="Part held out.")] = 0.2,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
+    only: Annotated[
+        list[int] | None,
+        typer.Option("--repeat", help="Score on this reshuffle alone; may be repeated.", min=0),
+    ] = None,
     classifier: Classifier = "xgboost",
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="Also score this: resnet50 on raw signals.")
@@ -93,6 +97,7 @@ def evaluate(
             repeats=repeats,
             test_size=test_size,
             seed=seed,
+            only=only or (),
             classifier=classifier,
             baseline=baseline,
             params=key_values(settings),

@@ -153,6 +153,13 @@ def complete_model(incomplete: str) -> list[str]:
     return [spec.name for spec in ecgstore.list_models(f"{incomplete}*")]
 
 
+def complete_method(incomplete: str) -> list[str]:
+    """Complete the name of a method of pretraining."""
+    import ecgstore
+
+    return ecgstore.list_methods(f"{incomplete}*")
+
+
 def complete_query(incomplete: str) -> list[str]:
     """Complete the name of a query."""
     import ecgstore
@@ -185,8 +192,8 @@ Classifier = Annotated[
     str,
     typer.Option(
         "--classifier",
-        help="What to fit: xgboost, logistic, logistic_cv, ridge, knn, mlp, or resnet50 on raw "
-        "signals.",
+        help="What to fit: xgboost, logistic, logistic_cv, ridge, knn, mlp, sequence on windows "
+        "of long records, or resnet50 on raw signals; head passes a finetuned head's logits on.",
     ),
 ]
 TargetOption = Annotated[

@@ -198,7 +198,7 @@ def notice(message: str) -> None:
 
 
 class Live:
-    """Progress on a terminal: what is done, how fast, how much was rejected, time left."""
+    """Progress on a terminal: what is done, how fast, what was rejected, time left, a text."""
 
     def __init__(self, bar: Bar | None, *, quiet: bool) -> None:
         self._bar = bar
@@ -212,13 +212,18 @@ class Live:
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(unit, total=total, rejected=0)
+            self._task = self._bar.add_task(unit, total=total, rejected=0, told="")
 
     def advance(self, done: int = 1, *, rejected: int = 0) -> None:
         """Count units done."""
         self._rejected += rejected
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=done, rejected=self._rejected)
+
+    def tell(self, text: str) -> None:
+        """Show a text behind the bar, in place of the last."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, told=text)
 
     def note(self, message: str) -> None:
         """Show a message once, above the bar."""
@@ -257,12 +262,17 @@ def live(*, quiet: bool) -> Iterator[Live]:
             count = task.fields["rejected"]
             return Text(f"{count} rejected" if count else "")
 
+    class Told(TextColumn):
+        def render(self, task: BarTask) -> Text:
+            return Text(task.fields["told"])
+
     columns: Iterable[Any] = (
         BarColumn(),
         MofNCompleteColumn(),
         Rate(""),
         Rejected(""),
         TimeRemainingColumn(),
+        Told(""),
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, refresh_per_second=4) as bar:

@@ -112,6 +112,8 @@ def forget(
     """
     with open_store(context) as store, live(quiet=globals_of(context).quiet) as progress:
         result = store.forget(patient, yes=yes, progress=progress)
+    if result.trainings:
+        notice(f"trained on them, and not reached: the weights of {', '.join(result.trainings)}")
     if not result.erased:
         emit(result.rows, form=as_format(form, as_json=as_json))
         notice(f"{result.records} ECGs of {result.patients} patients would go; --yes erases them")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ecgstore.record import Record
     from ecgstore.settings import code_version, version
     from ecgstore.store import Store, connect
+    from ecgstore.teaching import list_methods
 
 __all__ = [
     "Record",
@@ -43,6 +44,7 @@ __all__ = [
     "errors",
     "get_spec",
     "list_contracts",
+    "list_methods",
     "list_models",
     "load_encoder",
     "pull_weights",
@@ -64,6 +66,7 @@ _HOME = {
     "environment": "environment",
     "get_spec": "models",
     "list_contracts": "models",
+    "list_methods": "teaching",
     "list_models": "models",
     "load_encoder": "models",
     "pull_weights": "models",

@@ -103,9 +103,13 @@ CORPORA: Mapping[str, Content] = MappingProxyType(
         "MIMIC-IV-ECG": _of("mimic-iv-ecg", source="Gow et al., doi 10.13026/4nqg-sb35"),
         "Ningbo": _of("ningbo", source="Zheng et al., Sci Rep 10:2898 (2020)"),
         "PhysioNet 2021": DATASETS["challenge2021"],
+        "synthetic": _of("synthetic", source="Drawn by ecgstore.synthetic: nobody's ECG"),
+        "synthetic-varied": _of(
+            "synthetic-varied", source="Drawn by ecgstore.synthetic: nobody's ECG"
+        ),
     }
 )
-"""Corpora of published models, as `ModelSpec.pretraining` names them."""
+"""Corpora that models were pretrained on, as `ModelSpec.pretraining` names them."""
 
 _ALL = {**DATASETS, **CORPORA}
 

@@ -7,7 +7,6 @@ where it was.
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections import Counter
@@ -19,10 +18,9 @@ import pyarrow as pa
 from ecgstore import engine
 from ecgstore.catalog import Catalog
 from ecgstore.errors import DamagedError, UsageError
-from ecgstore.leakage import register_pretraining
+from ecgstore.first_use import introduce
 from ecgstore.progress import Progress, Silent
 from ecgstore.record import LEADS
-from ecgstore.schema import table_schema
 from ecgstore.vector_sink import VectorSink
 from ecgstore.waveforms import Waveform, scan
 
@@ -32,7 +30,16 @@ if TYPE_CHECKING:
     from ecgstore.models import Encoder
     from ecgstore.warehouse import Warehouse
 
-__all__ = ["EmbedResult", "Plan", "embed", "embed_all", "plan", "read_shard", "windows_at_once"]
+__all__ = [
+    "EmbedResult",
+    "Plan",
+    "embed",
+    "embed_all",
+    "plan",
+    "read_shard",
+    "waveforms_of",
+    "windows_at_once",
+]
 
 _COMMAND = "embed"
 _NO_LEADS = "no standard lead"
@@ -218,14 +225,7 @@ def embed_all(
     if dry_run or not any(one.todo for one in plans):
         return [_result(one, count) for one, count in zip(plans, skipped, strict=True)]
     for one in filter(lambda one: one.todo, plans):
-        if warehouse.append("models", _model_row(one), command=_COMMAND):
-            progress.note(_terms(one.encoder))
-        encoder = one.encoder
-        seen = register_pretraining(
-            warehouse, encoder.spec, encoder.weights_name, also=encoder.also_seen
-        )
-        if seen is not None:
-            warehouse.append("pretraining", seen, command=_COMMAND)
+        introduce(warehouse, one.encoder, command=_COMMAND, progress=progress)
     sinks = [
         VectorSink(
             warehouse,
@@ -244,7 +244,7 @@ def embed_all(
         rates.update(one.todo)
     try:
         for item in engine.run(
-            _waveforms(warehouse, rates),
+            waveforms_of(warehouse, rates),
             devices,
             [one.todo for one in plans],
             rates=rates,
@@ -353,8 +353,14 @@ def read_shard(text: str) -> tuple[int, int]:
     raise UsageError(msg)
 
 
-def _waveforms(warehouse: Warehouse, wanted: Collection[str]) -> Iterator[Waveform]:
-    """Yield waveforms; begin anew with the rest when shards were erased or merged meanwhile."""
+def waveforms_of(warehouse: Warehouse, wanted: Collection[str]) -> Iterator[Waveform]:
+    """Yield the waveforms of records in the order of the shards, whatever happens to those.
+
+    When shards were erased or merged meanwhile, it begins anew with the rest.
+
+    Raises:
+        DamagedError: A shard is missing or damaged.
+    """
     rest = set(wanted)
     while True:
         table = warehouse.table("waveforms")
@@ -367,33 +373,3 @@ def _waveforms(warehouse: Warehouse, wanted: Collection[str]) -> Iterator[Wavefo
                 raise
         else:
             return
-
-
-def _terms(encoder: Encoder) -> str:
-    """Return what a user must know of a model on first use: licence and whom to cite."""
-    spec = encoder.spec
-    lines = [f"{spec.name}: weights under {spec.licence}."]
-    if spec.licence_note:
-        lines.append(spec.licence_note)
-    if encoder.weights_name.startswith("untrained"):
-        lines.append("These weights are untrained: the vectors show the machinery, not a model.")
-    return "\n".join([*lines, *(f"Cite: {citation}" for citation in spec.citations)])
-
-
-def _model_row(one: Plan) -> pa.Table:
-    encoder = one.encoder
-    return pa.Table.from_pylist(
-        [
-            {
-                **one.key,
-                "weights_sha256": encoder.weights_sha256,
-                "contract": json.dumps(encoder.contract, sort_keys=True),
-                "precision": encoder.precision,
-                "dim": encoder.dim,
-                "licence": encoder.spec.licence,
-                "citation": "\n".join(encoder.spec.citations),
-                "source": encoder.weights_name,
-            }
-        ],
-        schema=table_schema("models").arrow,
-    )

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from ecgstore.codes import CodesResult
     from ecgstore.embed import EmbedResult
     from ecgstore.estimate import Estimate
     from ecgstore.fuse import FuseResult
+    from ecgstore.lead_repair import RepairResult
     from ecgstore.progress import Progress
     from ecgstore.warehouse import Warehouse
 
@@ -118,6 +120,83 @@ class EmbeddingStore(Opened):
             dry_run=dry_run,
             progress=progress,
         )
+
+    def codes(
+        self,
+        model: str,
+        *,
+        weights: str | Path | None = None,
+        settings: Mapping[str, object] | None = None,
+        where: str | None = None,
+        device: str | None = None,
+        batch_size: int | None = None,
+        precision: Literal["auto", "fp32", "bf16"] = "fp32",
+        overwrite: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> CodesResult:
+        """Name the rhythm codes of the records that lack them; see `ecgstore.codes.fill_codes`.
+
+        Less than single precision names other codes where two are about equally near.
+        """
+        from ecgstore.codes import fill_codes
+        from ecgstore.models import load_encoder
+
+        warehouse = self._now()
+        encoder = load_encoder(
+            model,
+            weights=weights,
+            settings=settings,
+            device=device_name(device),
+            precision=precision,
+        )
+        return fill_codes(
+            warehouse,
+            encoder,
+            where=where,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    def repair(
+        self,
+        record_id: str,
+        *,
+        lead: str,
+        model: str = "anyecg",
+        weights: str | Path | None = None,
+        settings: Mapping[str, object] | None = None,
+        device: str | None = None,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> RepairResult:
+        """Make a lead of a record from the others, and draw it; see `ecgstore.lead_repair.repair`.
+
+        It runs in single precision. With ``out`` the record is drawn into that file.
+        """
+        from ecgstore.lead_repair import repair
+        from ecgstore.models.lead_generation import LeadGenerator
+
+        warehouse = self._now()
+        generator = LeadGenerator.load(
+            model, weights=weights, settings=settings, device=device_name(device)
+        )
+        result = repair(
+            warehouse,
+            generator,
+            record_id,
+            lead,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            progress=progress,
+        )
+        if out is not None and not dry_run:
+            result.draw(self.read(record_id), out)
+        return result
 
     def estimate(
         self,

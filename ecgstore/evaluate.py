@@ -59,6 +59,7 @@ def evaluate(
     tasks: Sequence[str] = (),
     target: Target | None = None,
     drawing: Drawing | None = None,
+    only: Sequence[int] = (),
     classifier: str = "xgboost",
     baseline: str | None = None,
     params: Mapping[str, object] | None = None,
@@ -83,6 +84,8 @@ def evaluate(
         tasks: Tasks or patterns such as ``scp:*``; with a split, default those it was drawn for.
         target: What the labels say; default what the split was drawn for, or they look like.
         drawing: How a protocol draws.
+        only: Reshuffles to score on, all by default. Weights that were finetuned on the training
+            part of one can be scored on no other.
         classifier: Name of a classifier, used on every feature set.
         baseline: A classifier on signals to score besides: ``resnet50``.
         params: Settings that differ from the defaults, as ``key`` for the classifier or
@@ -95,8 +98,8 @@ def evaluate(
 
     Raises:
         UnknownNameError: No such feature set, task, split, protocol or classifier.
-        UsageError: A setting is unknown or cannot be used, or a classifier does not take the
-            features or the target.
+        UsageError: A setting is unknown or cannot be used, a classifier does not take the
+            features or the target, or weights were finetuned on records under test.
         NotEnoughDataError: Part of a reshuffle lacks a class.
     """
     progress = progress or Silent()
@@ -113,7 +116,18 @@ def evaluate(
     chosen = dict(zip(kinds, read_settings(list(kinds.values()), params), strict=True))
     for name, kind in plan:
         check_reads(kinds[kind], name)
-    job = _Job(warehouse, list(plan), kinds, chosen, target, out_of_fold, tune, dry_run, progress)
+    job = _Job(
+        warehouse,
+        list(plan),
+        kinds,
+        chosen,
+        target,
+        tuple(only),
+        out_of_fold,
+        tune,
+        dry_run,
+        progress,
+    )
     splits = _splits(job, split_id, protocols, tasks, drawing or Drawing())
     scores: list[Score] = []
     notes: list[str] = []
@@ -211,6 +225,7 @@ class _Job:
     kinds: Mapping[str, type[Classifier]]
     chosen: Mapping[str, Mapping[str, Setting]]
     target: Target | None
+    only: tuple[int, ...]
     out_of_fold: int | None
     tune: float
     dry_run: bool
@@ -229,7 +244,8 @@ class _Job:
             parts = reshuffles(catalog, split_id)
             each = expand(catalog, tasks) if tasks else terms.tasks(catalog)
             if not self.dry_run:
-                self.progress.start(len(each) * len(parts) * self._steps(terms), "steps")
+                folds = len(set(self.only)) or len(parts)
+                self.progress.start(len(each) * folds * self._steps(terms), "steps")
             for task in each:
                 try:
                     found = self._task(past, catalog, parts, task, terms)
@@ -265,6 +281,7 @@ class _Job:
                 task=task,
                 target=self.target,
                 tune=self.tune,
+                only=self.only,
             )
             for name, kind in self.plan
         ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ecgstore.embedding import EmbeddingStore
 from ecgstore.opened import name_of
+from ecgstore.teaching import TrainingStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["EvaluationStore"]
 
 
-class EvaluationStore(EmbeddingStore):
+class EvaluationStore(TrainingStore):
     """A warehouse whose runs are examined."""
 
     def predict(

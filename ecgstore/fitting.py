@@ -227,7 +227,7 @@ def _spread(scores: NDArray[np.float64], here: NDArray[np.bool_]) -> NDArray[np.
 
 def _refuse_lacking(plan: Plan, blocks: Blocks) -> None:
     """Raise `UsageError` where a vector is lacking and the classifier or fusion needs it."""
-    if plan.kind.reads == "signal":
+    if plan.kind.reads != "features":
         return
     if not any(np.isnan(block).any() for block in blocks):
         return

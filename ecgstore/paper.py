@@ -20,7 +20,7 @@ from ecgstore.errors import UnknownNameError, UsageError
 from ecgstore.record import INVALID, LEADS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -46,6 +46,7 @@ _EXTRA = 6  # further leads under a 3 × 4, at most
 
 _MINOR, _MAJOR = "#f7dcd8", "#e5a29a"  # light enough for a black trace in any colour vision
 _TRACE, _TEXT, _FAINT = "#111111", "#222222", "#8a5a55"
+_MADE, _NOT_MEASURED = "#1f5fbf", "reconstructed, not measured"
 _WIDTHS_PT = {"minor": 0.3, "major": 0.6, "trace": 0.85, "pulse": 0.85, "mark": 0.8}
 _FORMATS = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 _SETTINGS: dict[Any, Any] = {
@@ -79,6 +80,7 @@ def draw(
     title: str | None = None,
     rhythm: str = "II",
     dpi: int = 150,
+    reconstructed: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Figure:
     """Draw a record on ECG paper.
 
@@ -88,6 +90,9 @@ def draw(
         title: What stands first in the line above, instead of the record's name.
         rhythm: The lead of the strip under the twelve.
         dpi: Dots an inch of a PNG; the size on paper is the same for any.
+        reconstructed: Leads that something other than a recorder made, ``(samples,)`` millivolts
+            at the record's rate, NaN where nothing was made. They are drawn in a colour of their
+            own, over what was measured, and the drawing says so.
 
     Raises:
         UnknownNameError: The record has no such rhythm lead.
@@ -118,6 +123,10 @@ def draw(
         paper = _draw_grid(axes, width, height)
         _draw_pulses(axes, sorted({piece.y_mm for piece in pieces}))
         beyond = [piece.lead for piece in pieces if _draw_piece(axes, record, piece, paper)]
+        for piece in pieces:
+            if piece.lead in (reconstructed or {}):
+                made = (reconstructed or {})[piece.lead][_stretch(record, piece)]
+                _draw_reconstructed(axes, record, piece, made, paper)
         _write(axes, 0, height + 4, title or record.name, size=11, weight="bold")
         _write(axes, width, height + 4, _facts(record), size=9, align="right")
         _write(axes, 0, -5, _notes(record, beyond), size=7.5, color=_FAINT)
@@ -230,20 +239,48 @@ def _draw_piece(axes: Axes, record: Record, piece: _Piece, paper: Rectangle) -> 
     _write(axes, piece.x_mm + 1.5, piece.y_mm + _LABEL_MM, label, size=10, weight="bold")
     if not valid.any():
         return False
-    x = piece.x_mm + np.arange(signal.size) / record.rate_hz * SPEED_MM_S
-    y = piece.y_mm + (signal - np.median(signal[valid])) * GAIN_MM_MV
-    (line,) = axes.plot(x, y, color=_TRACE, linewidth=_WIDTHS_PT["trace"], zorder=3)
-    line.set_solid_joinstyle("round")
-    line.set_clip_path(paper)
+    y = _draw_trace(axes, record, piece, signal, paper, colour=_TRACE)
     return bool(np.nanmax(y) > paper.get_height() or np.nanmin(y) < 0)
 
 
-def _millivolts(record: Record, piece: _Piece) -> NDArray[np.float64]:
-    """Return a stretch of a lead up to and with the first sample of the next stretch."""
+def _draw_trace(
+    axes: Axes,
+    record: Record,
+    piece: _Piece,
+    signal: NDArray[np.float64],
+    paper: Rectangle,
+    *,
+    colour: str,
+) -> NDArray[np.float64]:
+    """Draw millivolts, centred by their median; returns their heights on the paper."""
+    x = piece.x_mm + np.arange(signal.size) / record.rate_hz * SPEED_MM_S
+    y: NDArray[np.float64] = piece.y_mm + (signal - np.nanmedian(signal)) * GAIN_MM_MV
+    (line,) = axes.plot(x, y, color=colour, linewidth=_WIDTHS_PT["trace"], zorder=3)
+    line.set_solid_joinstyle("round")
+    line.set_clip_path(paper)
+    return y
+
+
+def _draw_reconstructed(
+    axes: Axes, record: Record, piece: _Piece, made: NDArray[np.float64], paper: Rectangle
+) -> None:
+    """Draw what was not measured, and say so behind the label."""
+    where = (piece.x_mm + 1.5, piece.y_mm + _LABEL_MM - 4)
+    _write(axes, *where, _NOT_MEASURED, size=7, color=_MADE)
+    if np.isfinite(made).any():
+        _draw_trace(axes, record, piece, made, paper, colour=_MADE)
+
+
+def _stretch(record: Record, piece: _Piece) -> slice:
+    """Return the samples of a piece up to and with the first one of the next."""
     first = round(piece.start_s * record.rate_hz)
-    stop = round((piece.start_s + piece.length_s) * record.rate_hz) + 1
+    return slice(first, round((piece.start_s + piece.length_s) * record.rate_hz) + 1)
+
+
+def _millivolts(record: Record, piece: _Piece) -> NDArray[np.float64]:
+    """Return a stretch of a lead."""
     row = record.leads.index(piece.lead)
-    counts = record.digital[row, first:stop]
+    counts = record.digital[row, _stretch(record, piece)]
     mv: NDArray[np.float64] = (counts - np.float64(record.baseline[row])) / record.gain[row]
     mv[counts == INVALID] = np.nan
     return mv

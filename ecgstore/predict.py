@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.catalog import Catalog
+from ecgstore.classifiers import classifiers
 from ecgstore.errors import NotEnoughDataError, UsageError
 from ecgstore.features import CONCATENATION, SIGNAL, FeatureSet, feature_set, matrix
 from ecgstore.feed import stream
@@ -23,6 +24,7 @@ from ecgstore.predictions import only_run
 from ecgstore.progress import Progress, Silent
 from ecgstore.runs import under
 from ecgstore.scaling import fused
+from ecgstore.sequences import window_sequences
 from ecgstore.splitting.split import EVERYTHING
 from ecgstore.stored_fits import load_fitted
 from ecgstore.supervised import signals
@@ -154,7 +156,10 @@ def predict(
         else:
             features = under(terms.protocol, feature_set(catalog, told["features"]))
             lacking: Literal["drop", "keep"] = "keep" if features.missing == "keep" else "drop"
-            ids, blocks = matrix(catalog, features.members, wanted, lacking=lacking)
+            if classifiers.get(told["classifier"]).reads == "windows":
+                ids, blocks = window_sequences(catalog, features, wanted)
+            else:
+                ids, blocks = matrix(catalog, features.members, wanted, lacking=lacking)
         if not len(ids):
             msg = f"None of {len(wanted)} records has what {features.name!r} needs."
             raise NotEnoughDataError(msg, task=told["task"], hint="Embed them first.")
@@ -188,7 +193,7 @@ def _trained(catalog: Catalog, run: str) -> tuple[str, dict[str, Any], list[int]
     rows = catalog.table("select distinct run_id from classifiers order by run_id")
     run_id = only_run(run, rows["run_id"].to_pylist(), kind="trained run")
     told = catalog.table(
-        "select repeat, features, task, target, split_id, params from classifiers "
+        "select repeat, features, classifier, task, target, split_id, params from classifiers "
         "where run_id = $run_id order by repeat",
         {"run_id": run_id},
     ).to_pylist()

@@ -16,6 +16,9 @@ class Progress(Protocol):
     def advance(self, done: int = 1, *, rejected: int = 0) -> None:
         """Count units done, and among them those rejected or skipped."""
 
+    def tell(self, text: str) -> None:
+        """Show a short text beside what is counted, in place of the last, such as the loss."""
+
     def note(self, message: str) -> None:
         """Tell the user something once, such as a licence."""
 
@@ -27,6 +30,9 @@ class Silent:
         """Do nothing."""
 
     def advance(self, done: int = 1, *, rejected: int = 0) -> None:
+        """Do nothing."""
+
+    def tell(self, text: str) -> None:
         """Do nothing."""
 
     def note(self, message: str) -> None:

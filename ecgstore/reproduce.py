@@ -178,15 +178,15 @@ def reproduce(
             target=told["target"] or None,
             tune=tune,
             scaling=lambda *given: _fitted(*given, reasons=reasons),
+            only={row["repeat"] for row in scores},
         )
         predictions = _stored_predictions(warehouse, told["run_id"])
         by_repeat: dict[int, list[dict[str, Any]]] = {}
         for row in scores:
             by_repeat.setdefault(row["repeat"], []).append(row)
-        folds = [fold for fold in again.folds if fold.repeat in by_repeat]
-        progress.start(len(folds) * kind(params).steps, "steps")
+        progress.start(len(again.folds) * kind(params).steps, "steps")
         compared = []
-        for fold in folds:
+        for fold in again.folds:
             rows, before = by_repeat[fold.repeat], predictions.get(fold.repeat, {})
             with _as_then(kind, rows[0], reasons=reasons):
                 compared.append(_again(again, fold, rows, before, step=progress.advance))
@@ -231,6 +231,7 @@ def _opened(
 ) -> dict[str, tuple[list[Path], pa.Schema]]:
     """Return shards and columns of the tables that make a run, or say which were erased."""
     names = [*_TABLES, "waveforms" if reads == "signal" else "embeddings"]
+    names += ["windows"] if reads == "windows" else []
     names += ["measurements"] if task.startswith(MEASUREMENT) else []
     relations, erased = {}, []
     for name in names:

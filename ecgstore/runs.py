@@ -24,8 +24,10 @@ from ecgstore.feed import stream
 from ecgstore.fitting import Plan
 from ecgstore.fuse import fitted_statistics, keep_statistics, stored_statistics
 from ecgstore.fusion import fusions
+from ecgstore.leakage import leaked
 from ecgstore.protocols import PROTOCOLS
 from ecgstore.scaling import fused
+from ecgstore.sequences import window_sequences
 from ecgstore.splitting.split import EVERYTHING, Reshuffle
 from ecgstore.supervised import signals
 from ecgstore.tasks import cohort, target_of
@@ -33,7 +35,7 @@ from ecgstore.terms import terms_of
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -147,11 +149,14 @@ def prepare(
     target: Target | None = None,
     tune: float = 0,
     scaling: Scaling | None = None,
+    only: Collection[int] = (),
 ) -> Run:
     """Read all that a run needs and name it; see `train`.
 
-    Statistics of a scaled feature set are those in ``norm_stats``, unless `scaling` returns others.
-    The target is what is given, else what the split was drawn for, else what the labels look like.
+    Of the reshuffles only those named in `only` are kept, all by default; the id is that of all.
+    Weights that were finetuned on test records of one that is kept are refused. Statistics of a
+    scaled feature set are those in ``norm_stats``, unless `scaling` returns others. The target is
+    what is given, else what the split was drawn for, else what the labels look like.
     """
     terms = terms_of(catalog, split[0].split_id)
     split_id, task = terms.split_id, task or terms.task
@@ -181,6 +186,7 @@ def prepare(
             one,
             split_id,
             ids.tolist(),
+            reads=kind.reads,
             scaling=scaling or stored_scaling,
             digest=digest,
             left_out=left_out,
@@ -196,6 +202,11 @@ def prepare(
     digest.update(json.dumps(identity, sort_keys=True).encode())
     digest.update(labels.tobytes())
     folds = tuple(_folds(split, taken, digest=digest))
+    if unknown := {*only} - {fold.repeat for fold in folds}:
+        msg = f"The split {split_id!r} has no reshuffle {min(unknown)}; it has {len(folds)}."
+        raise UsageError(msg, hint="They are counted from 0.")
+    folds = tuple(fold for fold in folds if not only or fold.repeat in only)
+    _check_unseen(catalog, one, taken, folds)
     for fold in folds:
         _check_classes(labels, fold, target=target, task=task, features=features)
     return Run(
@@ -249,13 +260,17 @@ def _vector_inputs(
     split_id: str,
     record_ids: Sequence[str],
     *,
+    reads: str,
     scaling: Scaling,
     digest: hashlib._Hash,
     left_out: Counter[str],
 ) -> tuple[NDArray[np.object_], Callable[[int], list[NDArray[np.float32]]]]:
     """Read vectors once; they enter the digest, so an embedding made anew makes a new run."""
     lacking: Literal["keep", "drop"] = "keep" if features.missing == "keep" else "drop"
-    ids, blocks = matrix(catalog, features.members, record_ids, lacking=lacking)
+    if reads == "windows":
+        ids, blocks = window_sequences(catalog, features, record_ids)
+    else:
+        ids, blocks = matrix(catalog, features.members, record_ids, lacking=lacking)
     left_out["no vector"] = len(record_ids) - len(ids)
     if left_out["no vector"] and features.missing == "error":
         msg = f"{left_out['no vector']} records of the split lack a vector of {features.name!r}."
@@ -329,6 +344,24 @@ def check_reads(kind: type[Classifier], features: str) -> None:
         takes = f"the feature set {SIGNAL!r}" if kind.reads == "signal" else "vectors"
         msg = f"The classifier {kind.name!r} reads {takes}, not {features!r}."
         raise UsageError(msg)
+
+
+def _check_unseen(
+    catalog: Catalog, features: FeatureSet, ids: NDArray[np.object_], folds: Sequence[Fold]
+) -> None:
+    """Raise `UsageError` where weights were finetuned, so with labels, on records under test."""
+    for model in dict.fromkeys(f"{one.model}@{one.version}" for one in features.members):
+        if not leaked(catalog, model, ids.tolist()).get("finetune"):
+            continue
+        for fold in folds:
+            count = leaked(catalog, model, ids[fold.test].tolist()).get("finetune", 0)
+            if count:
+                msg = (
+                    f"{model!r} was finetuned on {count} of {len(fold.test)} test records of "
+                    f"reshuffle {fold.repeat}, or on their patients: it knows their labels."
+                )
+                hint = "Evaluate it with --repeat, on the reshuffle whose training part it knows."
+                raise UsageError(msg, hint=hint)
 
 
 def _check_classes(

@@ -15,6 +15,7 @@ from ecgstore.columns import COUNTS, DOUBLE, INT, TEXT, TIME, VECTOR, TableSchem
 from ecgstore.errors import UnknownNameError
 from ecgstore.learning_tables import LEARNING
 from ecgstore.record import COLUMNS
+from ecgstore.training_tables import TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,6 +198,45 @@ _ALL = (
         rows_per_group=65_536,
     ),
     TableSchema(
+        "codes",
+        "The rhythm code that a model's tokeniser gave each second of a lead, counted from the "
+        "record's start.",
+        columns(
+            ("record_id", TEXT),
+            ("model", TEXT),
+            ("version", TEXT),
+            ("lead", TEXT),
+            ("second", INT),
+            code=pa.int16(),
+        ),
+        key=("record_id", "model", "version", "lead", "second"),
+        sort=("record_id", "model", "version", "lead", "second"),  # runs of equal values in each
+        rows_per_group=65_536,
+    ),
+    TableSchema(
+        "reconstructions",
+        "A lead as a model made it from the others, in millivolts: reconstructed, not measured. "
+        "psnr_db, ssim and mae say how near it comes to what was measured, where anything was.",
+        columns(
+            ("record_id", TEXT),
+            ("lead", TEXT),
+            ("model", TEXT),
+            ("version", TEXT),
+            rate_hz=DOUBLE,
+            scale=TEXT,
+            psnr_db=DOUBLE,
+            ssim=DOUBLE,
+            mae=DOUBLE,
+            signal=VECTOR,
+        ),
+        key=("record_id", "lead", "model", "version"),
+        sort=("record_id", "lead"),
+        encodings={"signal.list.element": "BYTE_STREAM_SPLIT"},
+        dictionary=False,
+        rows_per_group=256,
+        rows_per_file=16_384,
+    ),
+    TableSchema(
         "models",
         "What made the vectors of a model, version and pooling.",
         columns(
@@ -221,6 +261,7 @@ _ALL = (
         sort=("model", "dataset"),
     ),
     *LEARNING,
+    *TRAINING,
     TableSchema(
         "rejects",
         "A file or row that was refused, and why.",

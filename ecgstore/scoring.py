@@ -61,7 +61,8 @@ class Scorer:
 
     def score(self, run: Run) -> Score:
         """Score a run on each of its reshuffles."""
-        known = self._stored_values(run)
+        stored = self._stored_values(run)
+        known = {fold.repeat: stored[fold.repeat] for fold in run.folds if fold.repeat in stored}
         done = {side: repeats_in(self.catalog, "predictions", run, split=side) for side in _SIDES}
         lacking = {
             fold.repeat: [side for side in self._sides if fold.repeat not in done[side]]
@@ -176,8 +177,11 @@ class Scorer:
     def _marks(self, run: Run) -> tuple[Mark, ...]:
         if run.features == SIGNAL:
             return ()
-        models = [member.model for member in feature_set(self.catalog, run.features).members]
-        return marks(self.catalog, models, datasets_of(self.catalog, run.record_ids.tolist()))
+        members = feature_set(self.catalog, run.features).members
+        models = [f"{one.model}@{one.version}" for one in members]
+        tested = np.unique(np.concatenate([fold.test for fold in run.folds]))
+        ids = run.record_ids[tested].tolist()
+        return marks(self.catalog, models, datasets_of(self.catalog, ids), record_ids=ids)
 
 
 _SIDES: tuple[Side, ...] = ("test", "train")

@@ -8,6 +8,7 @@ it is the caller's choice.
 from __future__ import annotations
 
 import functools
+import operator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from typing import SupportsIndex
 
     from numpy.typing import NDArray
 
@@ -25,6 +27,7 @@ __all__ = [
     "Filter",
     "butterworth",
     "consecutive_starts",
+    "cut_each",
     "cut_windows",
     "ends_grid",
     "evaluation_starts",
@@ -318,6 +321,12 @@ def evaluation_starts(n_samples: int, length: int, count: int) -> tuple[int, ...
 def cut_windows(signal: Floats, starts: Sequence[int], length: int) -> Floats:
     """Return ``(..., windows, leads, length)``: one copy of the signal from each start."""
     return np.stack([signal[..., start : start + length] for start in starts], axis=-3)
+
+
+def cut_each(signal: Floats, starts: Iterable[SupportsIndex], length: int) -> Floats:
+    """Return ``(items, leads, length)``: of each item the window from its own start."""
+    pairs = zip(signal, map(operator.index, starts), strict=True)
+    return np.stack([one[:, start : start + length] for one, start in pairs])
 
 
 def standardise_leads(signal: Floats) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from ecgstore.heart import N_SAMPLES, RATE_HZ, clean_signal
 from ecgstore.io.wfdb_write import samples_16, signal_lines
 from ecgstore.patients import Patient, Visit, draw_patient, draw_visit, generator
 from ecgstore.record import INVALID, LEADS, Record, Signal, lead_signals
+from ecgstore.variety import vary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,6 +64,9 @@ _FROM_ELECTRODES[2:, 3:] = np.eye(6)
 
 _FAULTS = ("flat lead", "swapped arms", "clipped lead", "missing V leads", "lost samples")
 _FAULT_SHARE = 0.02
+
+_VARIETY = 0xFFFF
+"""Stands for a visit in the key of the numbers that vary a heart; no patient has so many."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -113,7 +117,9 @@ class SyntheticRecord(Record):
         }
 
 
-def cohort(n: int, *, seed: int, acs: float = 0.20) -> Iterator[SyntheticRecord]:
+def cohort(
+    n: int, *, seed: int, acs: float = 0.20, varied: bool = False
+) -> Iterator[SyntheticRecord]:
     """Make a cohort, one record at a time.
 
     Ten seconds at 500 Hz, twelve leads, 1 to 4.88 µV per count by site; about one patient in
@@ -123,6 +129,8 @@ def cohort(n: int, *, seed: int, acs: float = 0.20) -> Iterator[SyntheticRecord]
         n: How many records.
         seed: Seed of the cohort, not negative.
         acs: Probability that a patient has an acute coronary syndrome.
+        varied: Whether hearts differ as `ecgstore.variety` makes them, for pretraining; the
+            patients are otherwise the same.
 
     Raises:
         UsageError: A number out of range.
@@ -135,12 +143,14 @@ def cohort(n: int, *, seed: int, acs: float = 0.20) -> Iterator[SyntheticRecord]
     if n < 0 or seed < 0 or not 0 <= acs <= 1:
         msg = f"A cohort needs n ≥ 0, seed ≥ 0 and 0 ≤ acs ≤ 1, not {n}, {seed} and {acs}."
         raise UsageError(msg)
-    return islice(_records(seed, acs), n)
+    return islice(_records(seed, acs, varied=varied), n)
 
 
-def _records(seed: int, acs: float) -> Iterator[SyntheticRecord]:
+def _records(seed: int, acs: float, *, varied: bool) -> Iterator[SyntheticRecord]:
     for number in count(1):
         patient = draw_patient(seed, number, acs=acs, sites=len(_SITES))
+        if varied:
+            patient = vary(patient, generator(seed, number, _VARIETY))
         for visit in range(1, patient.visits + 1):
             yield _record(patient, visit, generator(seed, number, visit))
 

@@ -1,7 +1,7 @@
 """Tasks: where the label of a record comes from, what kind of target it is, and families of tasks.
 
 A task is a name in ``labels``; else a column of ``records`` that is a number, or ``sex``; else
-``measurement:NAME``. What is NULL is left out, each task by itself.
+``measurement:NAME``; else ``anomaly``. What is NULL is left out, each task by itself.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ecgstore.catalog import Catalog
 
 __all__ = [
+    "ANOMALY",
     "MEASUREMENT",
     "TARGETS",
     "Target",
@@ -43,6 +44,13 @@ TARGETS: tuple[Target, ...] = ("binary", "multiclass", "continuous", "survival")
 
 MEASUREMENT = "measurement:"
 """How the name of a task begins that is a figure of ``measurements``."""
+
+ANOMALY = "anomaly"
+"""The task of whether a record has any statement (``scp:``, ``snomed:``) other than that it is
+normal or in sinus rhythm: AnyECG's anomaly detection (arXiv 2411.17711), as far as that tells."""
+
+_STATEMENTS = ("scp:", "snomed:")
+_HARMLESS = ("scp:NORM", "scp:SR", "snomed:426783006")
 
 _MOST_CLASSES = 20
 _WANTED: dict[str, str] = {
@@ -104,6 +112,13 @@ def source(catalog: Catalog, task: str) -> str:
             "select record_id, value as label from measurements semi join records "
             f"using (record_id) where name = {_literal(task.removeprefix(MEASUREMENT))}"
         )
+    if task == ANOMALY and _stated(labelled := _labelled(catalog)):
+        listed = ", ".join(map(_literal, sorted(_stated(labelled))))
+        worse = f"label = 1 and task not in ({', '.join(map(_literal, _HARMLESS))})"
+        return (
+            f"select record_id, max(({worse})::int)::double as label from labels "
+            f"semi join records using (record_id) where task in ({listed}) group by record_id"
+        )
     raise _unknown(catalog, task)
 
 
@@ -163,6 +178,8 @@ def expand(catalog: Catalog, patterns: Sequence[str]) -> list[str]:
     """
     labelled = _labelled(catalog)
     many, single = labelled | _measured(catalog), {"sex"} | _numbers(catalog)
+    if _stated(labelled):
+        single.add(ANOMALY)
     found: set[str] = set()
     for pattern in patterns:
         exact = {pattern} & (many | single)
@@ -214,6 +231,11 @@ def target_of(labels: NDArray[np.float64], given: str | None = None, *, task: st
 
 def _labelled(catalog: Catalog) -> set[str]:
     return set(catalog.table("select distinct task from labels")["task"].to_pylist())
+
+
+def _stated(tasks: set[str]) -> set[str]:
+    """Return those of some tasks that are statements of a published vocabulary."""
+    return {task for task in tasks if task.startswith(_STATEMENTS)}
 
 
 def _numbers(catalog: Catalog) -> set[str]:

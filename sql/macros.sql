@@ -110,3 +110,32 @@ create or replace macro p(model_name, label_name) as
                 where of_record = record_id
             )
     end;
+
+-- The rhythm codes of each lead in one list, second by second from the record's start, by every
+-- model and version: from rhythm() where model = 'anyecg'.
+create or replace macro rhythm() as table
+    select
+        record_id,
+        model,
+        version,
+        lead,
+        list(code order by second) as codes
+    from codes
+    semi join records using (record_id)
+    group by
+        record_id,
+        model,
+        version,
+        lead;
+
+-- All runs of n codes in such a list: code_ngrams(codes, 3).
+create or replace macro code_ngrams(codes, n) as
+    list_transform(range(1, len(codes) - n + 2), lambda i: codes[i:i + n - 1]);
+
+-- Seconds of such a list at which a sequence of codes begins, none where it does not occur:
+-- select record_id from rhythm() where len(code_places(codes, [12, 7, 7])) > 0.
+create or replace macro code_places(codes, sequence) as
+    list_filter(
+        range(0, len(codes) - len(sequence) + 1),
+        lambda i: codes[i + 1:i + len(sequence)] = sequence::smallint[]
+    );

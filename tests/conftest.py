@@ -143,6 +143,8 @@ def start() -> Callable[..., subprocess.Popen[str]]:
 BY_HAND = (
     *("signals", "annotations", "quality", "measurements", "head_outputs", "pretraining"),
     *("fusions", "class_probabilities", "fused_vectors"),
+    *("codes", "reconstructions"),
+    *("trainings", "losses", "trained_records"),
 )
 
 
@@ -174,6 +176,14 @@ def row_by_hand(name: str, record_id: str) -> pa.Table:
         "class_probabilities": {"run_id": "f00d", "repeat": 0, "class": 2, "split": "test"}
         | {"probability": 0.25},
         "fused_vectors": {"run_id": "f00d", "repeat": 0, "dim": 2, "vector": [0.5, -0.5]},
+        "codes": {"model": "anyecg", "version": "v1", "lead": "II", "second": 3, "code": 7},
+        "reconstructions": {"lead": "V3", "model": "anyecg", "version": "v1", "rate_hz": 300.0}
+        | {"scale": "its own", "ssim": 0.5, "signal": [0.25, -0.5]},
+        "trainings": {"run_id": "f00d", "kind": "pretrain", "method": "stmem", "state": "running"}
+        | {"params": "{}", "datasets": ["mine"], "records": 1, "steps": 200, "seed": 0},
+        "losses": {"run_id": "f00d", "step": 1, "name": "loss", "value": 1.25}
+        | {"learning_rate": 0.001},
+        "trained_records": {"run_id": "f00d", "part": "train"},
     }
     schema = TABLES[name].arrow
     about = {"record_id": record_id} if "record_id" in schema.names else {}

@@ -176,6 +176,9 @@ class _Meter:
         if self._action is not None and self.done >= self._after:
             self._action()
 
+    def tell(self, text: str) -> None:
+        raise AssertionError(text)
+
     def note(self, message: str) -> None:
         self.notes.append(message)
 

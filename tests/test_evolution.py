@@ -247,6 +247,10 @@ def commands(tmp_path: Path, write_wfdb: Callable[..., Path]) -> dict[str, tuple
         "quality": ("--jobs", "1"),
         "plot": ("north/n01", "-o", tmp_path / "ecg.png"),
         "embed": ("--model", "stmem.mini", "--device", "cpu"),
+        "codes": ("--model", "anyecg.tiny", "--device", "cpu"),
+        "pretrain": ("stmem", "--size", "tiny", "-o", tmp_path / "pretrained"),
+        "finetune": ("stmem.tiny", "--task", "MI", "--split", "mi2", "-o", tmp_path / "finetuned"),
+        "distil": ("stmem", "--teacher", "stmem.mini", "-o", tmp_path / "distilled"),
         "split": ("another", "--task", "MI"),
         "fuse": ("stmem.mini", "--name", "another"),
         "train": features,
@@ -275,11 +279,13 @@ NO_WAREHOUSE = {"doctor", "demo", "models", "queries"}
 """Commands that open none."""
 PAST = {"reproduce"}
 """Commands that open the tables as they were."""
+TAUGHT = {"repair"}
+"""Commands that want a weights file, and open the warehouse after it."""
 
 
 def test_every_command_is_tried(app: Any, commands: dict[str, Any]) -> None:
     known: Any = typer.main.get_command(app)
-    assert set(known.commands) == set(commands) | NO_WAREHOUSE | PAST
+    assert set(known.commands) == set(commands) | NO_WAREHOUSE | PAST | TAUGHT
 
 
 @pytest.mark.parametrize("change", [newer_layout, newer_protocol])

@@ -97,6 +97,9 @@ class Counted:
         assert rejected == 0
         self.done += done
 
+    def tell(self, text: str) -> None:
+        raise AssertionError(text)
+
     def note(self, message: str) -> None:
         raise AssertionError(message)
 

@@ -19,6 +19,7 @@ from ecgstore.feed import Feed
 from ecgstore.schema import TABLES
 from ecgstore.storage import disk
 from ecgstore.store import Store
+from ecgstore.trainings import Training, begin
 from ecgstore.upkeep.forget import JOURNAL, forget
 from ecgstore.warehouse import Warehouse
 
@@ -93,10 +94,32 @@ def filled(
     made.split("s", task="ACS", repeats=2, group="none")
     made.fuse(["alpha", "beta"], name="fusion")
     made.evaluate(["fusion"], "s", classifier="logistic")
+    for run, chosen, where in (("aa1", ids[:10], "true"), ("aa2", ids[30:], "true")):
+        begin(house, training(run, where), dict.fromkeys(chosen, "train"))
+    begin(house, training("aa3", f"patient_id = '{patient(1)}'"), {ids[30]: "train"})
     made.compact()
     with Feed.open(made.warehouse):
         pass
     return made.root
+
+
+def training(run: str, where: str) -> Training:
+    return Training(
+        run_id=run,
+        kind="pretrain",
+        method="stmem",
+        model="stmem",
+        size="tiny",
+        params=json.dumps({"where": where}),
+        started_from=None,
+        datasets=("syn",),
+        records=10,
+        pieces=10,
+        steps=1,
+        seed=0,
+        versions="{}",
+        code="1",
+    )
 
 
 def rows_of(store: Store, name: str) -> list[dict[str, Any]]:
@@ -150,6 +173,8 @@ def test_nothing_is_left_of_a_patient_and_all_of_the_others(
     assert len(left(store.root, traces(signals, mine))) > 10
     result = store.forget([name], yes=True)
     assert (result.erased, result.patients, result.records) == (True, 1, 4)
+    assert result.trainings == ("aa1",)
+    assert len(rows_of(store, "trainings")) == 3
 
     patterns = [*traces(signals, mine), f"{name}\n".encode(), f'"{name}"'.encode()]
     assert left(store.root, patterns) == set()
@@ -190,6 +215,7 @@ def test_the_plan_writes_nothing_and_names_nobody(store: Store, run: Callable[..
     told = {row["table"]: row for row in json.loads(done.out)}
     assert (told["records"]["rows"], told["waveforms"]["rows"]) == (8, 8)
     assert "8 ECGs of 2 patients would go" in done.err
+    assert "trained on them, and not reached: the weights of aa1" in done.err
     assert "patient-1" not in done.out + done.err
     assert "syn/r" not in done.out + done.err
     after = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
@@ -213,6 +239,7 @@ def test_the_certificate_can_be_checked_and_names_nobody(
     assert certificate["patient_sha256"] == digests
     assert (certificate["patients"], certificate["records"]) == (3, 12)
     assert certificate["rows_removed"]["waveforms"] == 12
+    assert certificate["trained_on_them"] == ["aa1"]
     assert certificate["searched"]["hits"] == 0
     assert certificate["searched"]["signal_pieces"] > 10
     assert not {"syn/r", "O'N", "p%41"} & {
@@ -236,6 +263,8 @@ def test_the_only_patient_of_a_warehouse(store: Store, signals: NDArray[np.int16
     assert left(store.root, traces(signals, range(RECORDS))) == set()
     for table in WITH_RECORDS:
         assert rows_of(store, table) == []
+    runs = {row["run_id"] for row in rows_of(store, "trainings")}
+    assert runs == {"aa1", "aa2"}, "the options of the third name a patient"
     assert store.verify().clean
 
 

@@ -95,6 +95,9 @@ class Counter:
         self.done += done
         self.rejected += rejected
 
+    def tell(self, text: str) -> None:
+        raise AssertionError(text)
+
     def note(self, message: str) -> None:
         self.notes.append(message)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -15,16 +15,19 @@ from ecgstore.leakage import (
     cautions,
     datasets_of,
     declare,
+    leaked,
     marks,
     register_pretraining,
     summary,
 )
 from ecgstore.models import list_models
 from ecgstore.models.spec import ModelSpec, Variant
+from ecgstore.store import Store
+from ecgstore.trainings import Training, begin, lineage, note
 from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -191,3 +194,176 @@ def test_a_warehouse_made_before_the_register(tmp_path: Path) -> None:
     assert rows is not None
     house.append("pretraining", rows, command="embed")
     assert told(house, "ecgfm", ["ptbxl"]) == {"ptbxl": "seen"}
+
+
+# ------------------------------------------------------- weights that ecgstore trained
+
+
+def training(run: str, kind: str, *datasets: str) -> Training:
+    return Training(
+        run_id=run,
+        kind=kind,
+        method="stmem",
+        model="stmem",
+        size="tiny",
+        params="{}",
+        started_from=None,
+        datasets=datasets,
+        records=1,
+        pieces=1,
+        steps=1,
+        seed=0,
+        versions="{}",
+        code="1",
+    )
+
+
+def embedded(house: Warehouse, version: str, told: Mapping[str, object]) -> str:
+    """Let weights of such a training embed; returns the model with its version."""
+    stmem = spec("stmem", *PUBLISHED["stmem"])
+    rows = register_pretraining(house, stmem, "own.safetensors", version=version, trained=told)
+    assert rows is not None
+    house.append("pretraining", rows, command="embed")
+    assert register_pretraining(house, stmem, "own.pt", version=version, trained=told) is None
+    return f"stmem@{version}"
+
+
+def archive(house: Warehouse) -> None:
+    """Put six records there, two of each patient of a dataset of one's own, and two of PTB-XL."""
+    ids = [*(f"mine/{i}" for i in range(6)), "ptbxl/0", "ptbxl/1"]
+    table = {
+        "record_id": ids,
+        "dataset": [one.partition("/")[0] for one in ids],
+        "patient_id": ["a", "a", "b", "b", "c", None, "d", None],
+        "signal_sha256": ["s0", "s1", "s2", "s3", "s4", "s5", "s5", None],
+    }
+    house.append("records", pa.table(table), command="ingest")
+
+
+def statuses(house: Warehouse, model: str, ids: Sequence[str]) -> dict[str, str]:
+    with Catalog(house.relations()) as catalog:
+        found = marks(catalog, [model], datasets_of(catalog, ids), record_ids=ids)
+        return {mark.dataset: mark.status for mark in found}
+
+
+def test_own_weights_are_not_taken_for_the_published_ones(house: Warehouse) -> None:
+    alone = embedded(house, "v2", note(training("r1", "pretrain", "sph")))
+    assert told(house, alone, ["sph", "code15", "ptbxl"]) == {
+        "sph": "seen",
+        "code15": "clean",
+        "ptbxl": "clean",
+    }
+    # The published ones, whatever their version, are as they were.
+    for name in ("stmem", "stmem@v1"):
+        assert told(house, name, ["code15", "sph"]) == {"code15": "seen", "sph": "clean"}
+    with Catalog(house.relations()) as catalog:
+        both = marks(catalog, ["stmem@v1", "stmem@v2", "stmem@v0"], ["sph"])
+    assert [mark.model for mark in both] == ["stmem", "stmem@v2"]
+
+
+def test_weights_keep_what_those_had_seen_from_which_they_started(
+    house: Warehouse, tmp_path: Path
+) -> None:
+    import torch
+
+    from ecgstore.models.weights import read_checkpoint, write_safetensors
+
+    path = tmp_path / "published.safetensors"
+    write_safetensors(path, {"x": torch.zeros(1)}, settings={}, source=None)
+    checkpoint = read_checkpoint("stmem", path)
+    before = lineage(spec("stmem", *PUBLISHED["stmem"]), checkpoint)
+    own = embedded(house, "v2", note(training("r1", "pretrain", "sph"), before))
+    assert told(house, own, ["sph", "code15", "ptbxl"]) == {
+        "sph": "seen",
+        "code15": "seen",
+        "ptbxl": "clean",
+    }
+    unknown = lineage(spec("stranger"), checkpoint)
+    own = embedded(house, "v3", note(training("r2", "pretrain", "sph"), unknown))
+    assert told(house, own, ["sph", "ptbxl"]) == {"sph": "seen", "ptbxl": "unknown"}
+
+
+def test_own_records_tell_exactly_what_was_seen(house: Warehouse) -> None:
+    archive(house)
+    run = training("r1", "pretrain", "mine")
+    begin(house, run, {"mine/0": "train", "mine/5": "train"})
+    own = embedded(house, "v2", note(run))
+    rest = ["mine/2", "mine/3", "mine/4"]
+    assert statuses(house, own, rest) == {"mine": "clean"}
+    assert statuses(house, own, [*rest, "mine/1"]) == {"mine": "seen"}, "another of a patient"
+    assert statuses(house, own, ["ptbxl/0"]) == {"ptbxl": "seen"}, "the same signal as mine/5"
+    assert statuses(house, own, ["ptbxl/1", *rest]) == {"mine": "clean", "ptbxl": "clean"}
+    with Catalog(house.relations()) as catalog:
+        (mark,) = marks(catalog, [own], ["mine"], record_ids=["mine/0", "mine/1", *rest])
+        assert mark.reason == "trained here on 2 of 5 of these records or on their patients"
+        assert cautions([mark])[0].startswith("stmem@v2 has seen mine in pretraining (trained here")
+        assert leaked(catalog, own, ["mine/1", "mine/2", "mine/5"]) == {"pretrain": 2}
+        assert leaked(catalog, own, rest) == {}
+        assert leaked(catalog, "stmem@v1", ["mine/0"]) == {}
+
+
+def test_a_training_in_another_warehouse_counts_by_dataset(house: Warehouse) -> None:
+    archive(house)
+    own = embedded(house, "v2", note(training("elsewhere", "pretrain", "mine")))
+    assert statuses(house, own, ["mine/2"]) == {"mine": "seen"}
+    # What went on from there is exact for its own part only.
+    here = training("r1", "pretrain", "ptbxl")
+    begin(house, here, {"ptbxl/0": "train"})
+    both = note(here, {"runs": ["elsewhere"], "datasets": ["mine"], "before": []})
+    own = embedded(house, "v3", both)
+    assert statuses(house, own, ["mine/2", "ptbxl/1"]) == {"mine": "seen", "ptbxl": "seen"}
+
+
+def test_records_in_another_form_are_the_same_dataset(house: Warehouse) -> None:
+    archive(house)
+    run = training("r1", "pretrain", "challenge2020")
+    begin(house, run, {"gone/1": "train"})
+    own = embedded(house, "v2", note(run))
+    assert statuses(house, own, ["ptbxl/1"]) == {"ptbxl": "seen"}, "it holds records of PTB-XL"
+
+
+@pytest.fixture
+def finetuned(tmp_path: Path) -> Store:
+    """Return a warehouse with a split, and weights finetuned on the training part of a reshuffle.
+
+    Of 60 records each patient has two.
+    """
+    house = Warehouse.create(tmp_path / "warehouse")
+    ids = [f"r/{i:02}" for i in range(60)]
+    table = {"record_id": ids, "patient_id": [f"p{i // 2}" for i in range(60)]}
+    house.append("records", pa.table(table), command="ingest")
+    labels = {"record_id": ids, "task": ["MI"] * 60, "label": [float(i % 4 < 2) for i in range(60)]}
+    house.append("labels", pa.table(labels), command="labels")
+    key = {"model": ["stmem"] * 60, "version": ["v2"] * 60, "pooling": ["cls"] * 60}
+    vectors = pa.array([[float(i % 4), 1.0] for i in range(60)], pa.list_(pa.float32()))
+    table = {"record_id": ids, **key, "dim": pa.array([2] * 60, pa.int32()), "embedding": vectors}
+    house.append("embeddings", pa.table(table), command="embed")
+    store = Store(house.root)
+    store.split("s", task="MI", repeats=2, test_size=0.3)
+    run = training("r1", "finetune", "no dataset")
+    mine = store.table(
+        "select record_id from splits where repeat = 1 and split = 'train' order by record_id"
+    )["record_id"].to_pylist()
+    begin(house, run, {one: "validation" if i < 4 else "train" for i, one in enumerate(mine)})
+    embedded(house, "v2", note(run))
+    return store
+
+
+def test_finetuned_weights_are_tested_on_what_they_have_not_learned(finetuned: Store) -> None:
+    options: dict[str, Any] = {"classifier": "logistic", "split": "s"}
+    with pytest.raises(UsageError, match=r"'stmem@v2' was finetuned on \d+ of 18 test records of "):
+        finetuned.evaluate(["stmem"], dry_run=True, **options)
+    before = finetuned.warehouse.versions()
+    with pytest.raises(UsageError, match=r"reshuffle 0, or on their patients") as caught:
+        finetuned.evaluate(["stmem"], only=[0], **options)
+    assert "--repeat" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="has no reshuffle 7; it has 2"):
+        finetuned.evaluate(["stmem"], only=[1, 7], **options)
+    assert finetuned.warehouse.versions() == before
+    result = finetuned.evaluate(["stmem"], only=[1], **options)
+    (row,) = result.rows
+    assert (row["n_repeats"], row["added"], row["pretraining"]) == (1, 1, "clean")
+    repeats = finetuned.table("select distinct repeat from scores")["repeat"].to_pylist()
+    assert repeats == [1]
+    assert finetuned.evaluate(["stmem"], only=[1], **options).rows[0]["added"] == 0
+    assert finetuned.reproduce(str(row["run_id"])).identical

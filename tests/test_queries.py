@@ -32,6 +32,14 @@ HEADS: list[tuple[str, str, str, float, tuple[str, ...]]] = [
     ("twice", "v2", "AF", 1.0, ("a/1", "a/2")),
 ]
 
+RHYTHM: list[tuple[str, str, str, tuple[int, ...]]] = [
+    ("a/1", "v1", "II", (5, 7, 7, 7, 5)),
+    ("a/1", "v1", "V1", (7, 7)),
+    ("b/1", "v1", "II", (5, 7, 5)),
+    ("b/1", "v2", "II", (1,)),
+    ("gone/1", "v1", "II", (5, 7, 7)),
+]
+
 
 def member(model: str) -> dict[str, str]:
     return {"model": model, "version": "v1", "pooling": "mean"}
@@ -114,6 +122,11 @@ def tables() -> dict[str, list[dict[str, Any]]]:
             for m, v, label, p, ids in HEADS
             for i in ids
         ],
+        "codes": [
+            {"record_id": i, "model": "any", "version": v, "lead": lead, "second": s, "code": code}
+            for i, v, lead, codes in RHYTHM
+            for s, code in enumerate(codes)
+        ],
         "pretraining": [{"model": "ecgfm", "dataset": "PhysioNet 2021", "source": "its paper"}],
         "models": [{**member("ecgfm"), "precision": "fp32", "source": "untrained"}],
         "splits": [
@@ -131,6 +144,27 @@ def tables() -> dict[str, list[dict[str, Any]]]:
         ],
         "predictions": predictions,
         "scores": scores,
+        "trainings": [
+            {
+                "run_id": run,
+                "kind": kind,
+                "method": "stmem",
+                "size": "mini",
+                "datasets": ["a", "b"],
+                "records": 4,
+                "steps": 4,
+                "seconds": 1.5,
+                "at": START + timedelta(hours=i),
+                "state": "done",
+                "weights_sha256": "f00d",
+            }
+            for i, (run, kind) in enumerate([("aa1", "pretrain"), ("aa2", "distil")])
+        ],
+        "losses": [
+            {"run_id": "aa1", "step": i, "name": name, "value": value, "learning_rate": i / 8}
+            for name, values in {"loss": (8, 4, 3, 1), "penalty": (2, 2, 1, 1)}.items()
+            for i, value in enumerate(values, start=1)
+        ],
         "rejects": [
             {"source_uri": f"{i}.hea", "reason": reason, "reader": "wfdb", "at": START}
             for i, reason in enumerate(["truncated", "checksum", "truncated"])
@@ -278,6 +312,18 @@ def test_a_probability_that_is_not_told_apart_or_not_there_is_an_error(
         empty.table("select p('m', 'AF') from (select 'a/1' as record_id)")
 
 
+def test_rhythm_codes_are_lists_to_search(catalog: Catalog) -> None:
+    text = "select codes from rhythm() where record_id = 'a/1' order by lead"
+    assert catalog.sql(text).fetchall() == [([5, 7, 7, 7, 5],), ([7, 7],)]
+    text = "select distinct record_id from rhythm() where len(code_places(codes, [5, 7])) > 0"
+    assert catalog.sql(f"{text} order by all").fetchall() == [("a/1",), ("b/1",)]
+    text = "select code_ngrams([1, 2, 3], 2), code_ngrams([1], 2), code_places([1], [1, 2])"
+    assert catalog.sql(text).fetchall() == [([[1, 2], [2, 3]], [], [])]
+    assert catalog.query("code_sequence", {"sequence": "5,7,9"}).fetchall() == []
+    with pytest.raises(QueryError, match="Conversion Error"):
+        catalog.query("code_sequence", {"sequence": "five"}).fetchall()
+
+
 def test_a_pivot_is_one_statement(catalog: Catalog) -> None:
     text = "pivot head_outputs on label using max(probability) group by model"
     wide = catalog.sql(f"{text} order by model")
@@ -295,6 +341,23 @@ _HALF = pytest.approx(0.05 * 2**0.5)  # sample standard deviation of two values 
 _SWINGS = [1.0, 2.0, 3.0, 4.0]
 
 EXPECTED: dict[str, tuple[dict[str, str], list[tuple[Any, ...]]]] = {
+    "code_histogram": (
+        {"model": "any@v1"},
+        [("any", "v1", 7, 6, 0.6, 2), ("any", "v1", 5, 4, 0.4, 2)],
+    ),
+    "code_ngrams": (
+        {"model": "ANY", "lead": "ii", "n": "3"},
+        [
+            ("any", "v1", [5, 7, 5], 1, 0.25, 1),
+            ("any", "v1", [5, 7, 7], 1, 0.25, 1),
+            ("any", "v1", [7, 7, 5], 1, 0.25, 1),
+            ("any", "v1", [7, 7, 7], 1, 0.25, 1),
+        ],
+    ),
+    "code_sequence": (
+        {"sequence": "7, 7"},
+        [("a/1", "any", "v1", "II", 2, [1, 2]), ("a/1", "any", "v1", "V1", 1, [0])],
+    ),
     "cohort_summary": (
         {},
         [
@@ -398,6 +461,24 @@ EXPECTED: dict[str, tuple[dict[str, str], list[tuple[Any, ...]]]] = {
         ],
     ),
     "tasks": ({}, [("MI", 4, 2, 0.5), ("NORM", 1, 1, 1.0)]),
+    "training_losses": (
+        {"run": "aa1", "every": "2"},
+        [
+            ("aa1", 2, "loss", 6.0, 0.25),
+            ("aa1", 2, "penalty", 2.0, 0.25),
+            ("aa1", 4, "loss", 2.0, 0.5),
+            ("aa1", 4, "penalty", 1.0, 0.5),
+        ],
+    ),
+    "trainings": (
+        {"kind": "pretrain"},
+        [
+            (
+                *("aa1", "pretrain", "stmem", "mini", "a, b", 4, 4, 4, 8.0, 1.0),
+                *("done", 1.5, START, "f00d"),
+            )
+        ],
+    ),
 }
 
 

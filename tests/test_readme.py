@@ -105,7 +105,7 @@ def test_the_sessions_run_and_agree(desk: Path, run: Callable[..., Any]) -> None
     call([sys.executable, "-W", "error", "-c", encoder], desk)
 
     commits = log_of(desk)
-    main, encoders, gate, cohort, protocols, clients, care = SHELL
+    main, encoders, training, gate, cohort, protocols, clients, care = SHELL
     lines = typed(main, desk, run).splitlines()
     assert log_of(desk) == commits, "the shell session repeats the Python one and adds nothing"
     assert (desk / "fusion.png").read_bytes().startswith(b"\x89PNG")
@@ -118,6 +118,10 @@ def test_the_sessions_run_and_agree(desk: Path, run: Callable[..., Any]) -> None
 
     assert "record_mean" not in (compared := typed(encoders, desk, run))
     assert "centre" in compared
+
+    trained, embedded = map(json.loads, typed(training, desk, run).splitlines())
+    assert (trained["done"], trained["loss"] < trained["first"]) == (20, True)
+    assert embedded["embedded"] == COUNT
 
     assert (desk / "00004.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(call(["bash", "-euo", "pipefail", "-c", gate], desk))["good"] > 0

@@ -37,7 +37,8 @@ class Classifier(ABC):
 
     Attributes:
         name: Name it is asked for by.
-        reads: ``features`` for vectors, ``signal`` for the ECG itself.
+        reads: ``features`` for vectors, ``windows`` for those of each window of a long record,
+            ``signal`` for the ECG itself.
         format: Format of what `save` returns.
         defaults: Every setting with its default.
         later: Settings that came after runs had been stored, with their defaults. `params` holds
@@ -54,7 +55,7 @@ class Classifier(ABC):
     """
 
     name: ClassVar[str]
-    reads: ClassVar[Literal["features", "signal"]]
+    reads: ClassVar[Literal["features", "windows", "signal"]]
     format: ClassVar[str]
     defaults: ClassVar[Mapping[str, Setting]]
     later: ClassVar[Mapping[str, Setting]] = {}
@@ -98,7 +99,8 @@ class Classifier(ABC):
         """Fit to training records, and to nothing else.
 
         Args:
-            x: ``(records, dim)`` vectors, or ``(records, leads, samples)`` millivolts.
+            x: ``(records, dim)`` vectors, ``(records, windows, dim)`` with NaN behind the last
+                window of a record, or ``(records, leads, samples)`` millivolts.
             y: ``(records,)`` labels: 0 or 1; class 0, 1, 2, …; numbers; or times, negative where
                 the event was not seen until then. Every class occurs.
             step: Called `steps` times, as the work goes on.
@@ -132,7 +134,7 @@ class Classifier(ABC):
     @property
     @abstractmethod
     def dim(self) -> int | None:
-        """Length of the vectors it was fitted to; None where it reads signals."""
+        """Length of the vectors it was fitted to; None where it reads something else."""
 
     @abstractmethod
     def _fit(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ecgstore.classifiers import classifiers
 from ecgstore.classifiers.tensors import from_tensors, to_tensors
 from ecgstore.errors import UnknownNameError, UsageError, WeightsError
 from ecgstore.features import CONCATENATION, SIGNAL, FeatureSet, feature_set
@@ -179,6 +180,9 @@ def head_of(catalog: Catalog, run: str, repeat: int = 0) -> Head:
     if target == "multiclass":
         msg = f"Run {told['run_id']!r} tells several classes apart, and has a score for each."
         raise UsageError(msg, hint="Attach a task with labels 0 and 1 for one class, and run that.")
+    if classifiers.get(told["classifier"]).reads == "windows":
+        msg = f"Run {told['run_id']!r} reads the windows of long records, which no method explains."
+        raise UsageError(msg, hint="Explain a run on the vectors of whole records.")
     fitted = load_fitted(catalog, told["run_id"], repeat)
     features = FeatureSet(SIGNAL, ())
     statistics: list[Statistics] = []

@@ -6,6 +6,7 @@ here needs PyTorch, which is why ``import ecgstore`` does not import it.
 
 from __future__ import annotations
 
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,7 @@ from ecgstore.models.contract import contracts as list_contracts
 from ecgstore.models.contract import diff as diff_contracts
 from ecgstore.models.contract import show as show_contract
 from ecgstore.models.encoder import Encoder
+from ecgstore.models.heads import apart, read_head
 from ecgstore.models.hub import pull as pull_weights
 from ecgstore.models.model import Model, models
 from ecgstore.models.spec import HubFile, ModelSpec, Variant
@@ -56,6 +58,7 @@ __all__ = [
     "list_models",
     "load_encoder",
     "load_encoders",
+    "load_weights",
     "mae",
     "models",
     "pull_weights",
@@ -117,14 +120,7 @@ def load_encoder(
     bare, _, pooling = name.partition(":")
     model = models.get(bare)
     spec = model.spec
-    if weights is not None:
-        checked = _read(model, Path(weights), settings)
-    elif model.untrained is not None:
-        checked = _untrained(model, model.untrained)
-    else:
-        msg = f"{spec.name!r} needs weights, which ecgstore does not ship."
-        hint = f"{spec.weights_source}; then give its path: weights=PATH, or --weights PATH."
-        raise WeightsError(msg, model=spec.name, hint=hint)
+    checked = load_weights(bare, weights=weights, settings=settings)
     named_variant, named_readout = spec.named(pooling)
     return model.encoder(
         spec,
@@ -134,6 +130,26 @@ def load_encoder(
         device=device,
         precision=precision,
     )
+
+
+def load_weights(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> Weights:
+    """Return the checked weights of a model by its bare name; see `load_encoder`."""
+    model = models.get(name)
+    if weights is not None:
+        return _read(model, Path(weights), settings)
+    if model.untrained is not None:
+        return _untrained(model, model.untrained)
+    if model.packaged is not None:
+        with as_file(files(__name__) / "minis" / model.packaged) as path:
+            return _read(model, path, settings)
+    msg = f"{name!r} needs weights, which ecgstore does not ship."
+    hint = f"{model.spec.weights_source}; then give its path: weights=PATH, or --weights PATH."
+    raise WeightsError(msg, model=name, hint=hint)
 
 
 def load_encoders(
@@ -242,8 +258,13 @@ def convert_weights(
         msg = f"{str(out)!r} is the file to convert."
         raise UsageError(msg)
     weights = _read(model, source, settings)
-    told = weights.configuration.settings()
-    write_safetensors(target, weights.tensors, settings=told, source=weights.sha256)
+    tensors, told = weights.tensors, weights.configuration.settings()
+    if weights.head is not None:
+        tensors = tensors | weights.head.published()
+        told = told | weights.head.configuration.settings()
+    write_safetensors(
+        target, tensors, settings=told, source=weights.sha256, trained=weights.trained
+    )
     return target
 
 
@@ -277,6 +298,7 @@ def _examine(
         f"{checkpoint.container}, {checkpoint.size} bytes, sha256 {checkpoint.sha256}"
         f"{recognised}; read as: {checkpoint.reading}"
     )
+    checkpoint, beside = apart(checkpoint)
     family = _family(checkpoint)
     if family != model.encoder.family:
         seen = f"looks like {family}" if family else "no known kind of checkpoint"
@@ -286,9 +308,13 @@ def _examine(
     configuration = model.encoder.configuration.infer(checkpoint)
     yield ", ".join(f"{key} {value}" for key, value in configuration.facts().items())
     tensors = checkpoint.matched(configuration.shapes())
-    count = sum(tensor.numel() for tensor in tensors.values())
-    yield f"{len(tensors)} tensors, {count} parameters, all keys and shapes fit, all finite"
-    return Weights(path.name, checkpoint.sha256, configuration, tensors)
+    head = None if beside is None else read_head(beside, configuration.dim, model.spec)
+    every = [*tensors.values(), *(head.state_dict().values() if head else ())]
+    count = sum(tensor.numel() for tensor in every)
+    yield f"{len(every)} tensors, {count} parameters, all keys and shapes fit, all finite"
+    return Weights(
+        path.name, checkpoint.sha256, configuration, tensors, head=head, trained=checkpoint.trained
+    )
 
 
 def _family(checkpoint: Checkpoint) -> str | None:

@@ -9,17 +9,16 @@ is there, and what only training needs under ``pretraining.``.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ecgstore.errors import UsageError
+from ecgstore.errors import UsageError, WeightsError
 from ecgstore.models.device import exact_float32
 from ecgstore.models.encoder import Encoder
-from ecgstore.models.layers import Linear
 from ecgstore.models.model import Model, models
 from ecgstore.models.rhythm_codes import (
     LONGEST_S,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgstore.models.arithmetic import Arithmetic, Signal
-    from ecgstore.models.configuration import Configuration
+    from ecgstore.models.configuration import Configuration, Weights
     from ecgstore.models.weights import Checkpoint
 
 __all__ = [
@@ -49,8 +48,8 @@ __all__ = [
     "AnyEcg",
     "AnyEcgConfiguration",
     "AnyEcgEncoder",
-    "CodePredictor",
-    "masked_code_loss",
+    "lengthened",
+    "prepared",
 ]
 
 SIZES = {
@@ -59,6 +58,10 @@ SIZES = {
     "B": EncoderSize(1024, 20, 16, 4096),
 }
 """Dimensions chosen here: of its B the paper tells only the 254 million parameters."""
+
+RATE_HZ = 300.0
+LONG_S, LONG_STRIDE_S = 60, 30
+"""Windows of the variant ``long`` and the seconds from one to the next [chosen]."""
 
 _TOKENISER = "tokeniser."
 _PRETRAINING = "pretraining."
@@ -99,14 +102,23 @@ class AnyEcgConfiguration:
     @classmethod
     def infer(cls, checkpoint: Checkpoint) -> Self:
         """Read all but the numbers of heads off the tensors."""
+        if _is_first_stage(checkpoint):
+            msg = f"{checkpoint.path.name!r} holds the tokeniser of AnyECG and no encoder."
+            hint = "Train the second stage from it: pretrain anyecg --weights …"
+            raise WeightsError(msg, model=checkpoint.model, path=checkpoint.path, hint=hint)
         encoder = EncoderSize.infer(checkpoint, "encoder.", "heads")
+        return cls(encoder, cls.infer_tokeniser(checkpoint))
+
+    @classmethod
+    def infer_tokeniser(cls, checkpoint: Checkpoint) -> TokeniserSize | None:
+        """Read what `infer` reads of the tokeniser; None where there is none."""
         if not any(key.startswith(_TOKENISER) for key in checkpoint.tensors):
-            return cls(encoder)
+            return None
         codes, code_dim = checkpoint.shape(f"{_TOKENISER}quantiser.codes", 2)
         if codes > np.iinfo(np.int16).max + 1:
             checkpoint.refuse(f"{codes} rhythm codes do not fit into 16 bits")
         size = EncoderSize.infer(checkpoint, f"{_TOKENISER}encoder.", "tokeniser_heads")
-        return cls(encoder, TokeniserSize(size, codes, code_dim))
+        return TokeniserSize(size, codes, code_dim)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the key and shape of every tensor; the keys are the network's own."""
@@ -149,42 +161,6 @@ class AnyEcg(nn.Module):
         self.tokeniser = None if size is None else Tokeniser(size)
 
 
-class CodePredictor(nn.Module):
-    """What the second stage trains: the encoder must name the codes of tokens it cannot see.
-
-    Its ``mask_token`` and ``head`` are what a file holds under ``pretraining.``.
-    """
-
-    def __init__(self, encoder: TokenEncoder, dim: int, codes: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.mask_token = nn.Parameter(torch.zeros(dim))
-        self.head = Linear(dim, codes)
-
-    def forward(self, x: Tensor, leads: Sequence[int], masked: Tensor) -> Tensor:
-        """Return logits over the codes, ``(batch, leads, seconds, codes)`` float32.
-
-        Args:
-            x: ``(batch, leads, samples)``.
-            leads: Which of the twelve each row is.
-            masked: ``(batch, leads, seconds)`` bool, true for a random half [chosen] of them.
-        """
-        tokens = self.encoder(x, leads, masked=(masked, self.mask_token))
-        logits: Tensor = self.head(self.encoder.norm(tokens))
-        return logits.float().reshape(*masked.shape, -1)
-
-
-def masked_code_loss(logits: Tensor, codes: Tensor, masked: Tensor) -> Tensor:
-    """Return the negative log-likelihood of the clean tokens' codes, summed where masked [paper].
-
-    Args:
-        logits: ``(…, codes)``.
-        codes: ``(…)`` int64, from the frozen tokeniser.
-        masked: ``(…)`` bool.
-    """
-    return functional.cross_entropy(logits[masked], codes[masked], reduction="sum")
-
-
 class AnyEcgEncoder(Encoder):
     """AnyECG with its preparation; the leads a record lacks are left out of the sequence."""
 
@@ -193,12 +169,17 @@ class AnyEcgEncoder(Encoder):
     configuration = AnyEcgConfiguration
     network: AnyEcg
 
+    def __init__(self, spec: ModelSpec, weights: Weights, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(spec, weights, **options)
+        if self.variant.name == "long":
+            self.window_samples = LONG_S * PATCH
+
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str | None:
         """Tell by the two position tables and the patch's projection."""
         keys = ("time_positions", "lead_positions", "temporal.projection.weight")
         found = all(f"encoder.{key}" in checkpoint.tensors for key in keys)
-        return cls.family if found else None
+        return cls.family if found or _is_first_stage(checkpoint) else None
 
     @classmethod
     def select(cls, checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -242,6 +223,8 @@ class AnyEcgEncoder(Encoder):
     def _window_starts(self, length: int) -> tuple[int, ...]:
         if length < PATCH:
             return ()
+        if self.variant.name == "long":
+            return tuple(range(0, length - LONG_S * PATCH + 1, LONG_STRIDE_S * PATCH)) or (0,)
         return consecutive_starts(length, self.window_samples) or (0,)
 
     def least_seconds(self) -> float:
@@ -249,19 +232,11 @@ class AnyEcgEncoder(Encoder):
         return PATCH / self.rate_hz
 
     def _cut(self, signal: Signal, rate_hz: float, dsp: Arithmetic[Signal]) -> Signal:
-        # Of a constant lead the filters would leave their edges and rounding, made large below.
-        varies = (signal != signal[..., :1]).any(-1)
-        signal = dsp.resample_polyphase(signal * varies[..., None], rate_hz, self.rate_hz)
-        if self.variant.name != "raw":
-            band = butterworth("bandpass", (0.1, 75.0), rate_hz=self.rate_hz, order=4)
-            signal = dsp.filter_both_ways(signal, band)
-            signal = dsp.filter_both_ways(signal, notch(50.0, 30.0, rate_hz=self.rate_hz))
-        if self.variant.name == "denoised":
-            signal = denoise(signal, levels=4)
-        signal = dsp.standardise_leads(signal)
+        steps = "denoised" if self.variant.name == "long" else self.variant.name
+        signal = prepared(signal, rate_hz, dsp, variant=steps)
         starts = self._window_starts(signal.shape[-1])
         length = min(self.window_samples, -(-signal.shape[-1] // PATCH) * PATCH)
-        return dsp.cut_windows(_lengthened(signal, length), starts, length)
+        return dsp.cut_windows(lengthened(signal, length), starts, length)
 
     def _check_window(self, samples: int) -> None:
         if samples % PATCH or not 0 < samples <= self.window_samples:
@@ -270,6 +245,11 @@ class AnyEcgEncoder(Encoder):
                 f"multiple of {PATCH}, at most {self.window_samples}."
             )
             raise UsageError(msg)
+
+    def _tokens(self, windows: Tensor, leads: list[int]) -> Tensor:
+        encoder = self.network.encoder
+        tokens: Tensor = encoder.norm(encoder(windows, leads))
+        return tokens
 
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         encoder = self.network.encoder
@@ -285,7 +265,35 @@ class AnyEcgEncoder(Encoder):
         return facts.dim * (len(self.spec.leads) if self.readout == "lead" else 1)
 
 
-def _lengthened(signal: Signal, length: int) -> Signal:
+def _is_first_stage(checkpoint: Checkpoint) -> bool:
+    known = f"{_TOKENISER}encoder.time_positions" in checkpoint.tensors
+    return known and not any(key.startswith("encoder.") for key in checkpoint.tensors)
+
+
+def prepared(
+    signal: Signal, rate_hz: float, dsp: Arithmetic[Signal], *, variant: str = "denoised"
+) -> Signal:
+    """Resample to 300 Hz, filter, and standardise each lead; nothing is cut or filled up.
+
+    Args:
+        signal: ``(…, leads, samples)`` float64, any unit.
+        rate_hz: Its samples per second.
+        dsp: `ecgstore.signal` for arrays, `ecgstore.models.tensor_signal` for tensors.
+        variant: ``denoised``, ``filtered`` or ``raw``.
+    """
+    # Of a constant lead the filters would leave their edges and rounding, made large below.
+    varies = (signal != signal[..., :1]).any(-1)
+    signal = dsp.resample_polyphase(signal * varies[..., None], rate_hz, RATE_HZ)
+    if variant != "raw":
+        band = butterworth("bandpass", (0.1, 75.0), rate_hz=RATE_HZ, order=4)
+        signal = dsp.filter_both_ways(signal, band)
+        signal = dsp.filter_both_ways(signal, notch(50.0, 30.0, rate_hz=RATE_HZ))
+    if variant == "denoised":
+        signal = denoise(signal, levels=4)
+    return dsp.standardise_leads(signal)
+
+
+def lengthened(signal: Signal, length: int) -> Signal:
     """Return the signal with zeros behind it up to a length; a longer one as it is."""
     lacking = max(0, length - signal.shape[-1])
     if isinstance(signal, np.ndarray):
@@ -332,18 +340,32 @@ def _variant(name: str, steps: Sequence[str], *filters: str) -> Variant:
     )
 
 
+_DENOISED = _variant("denoised", _FILTERING + _DENOISING, *_FILTERING, *_DENOISING)
+_LONG = replace(
+    _DENOISED,
+    name="long",
+    windows="60 s every 30 s, of a shorter record all of it; the mean of their vectors",
+    preparation=(
+        *_DENOISED.preparation[:-2],
+        "up to 60 s: as denoised; longer: windows of 60 s that start every 30 s, the rest dropped",
+        _CUTTING[-1],
+    ),
+)
+
+
 _SPEC = ModelSpec(
     name="anyecg",
     arch="anyecg",
     summary="Transformer over single seconds of single leads, trained to name rhythm codes.",
-    rate_hz=300.0,
+    rate_hz=RATE_HZ,
     window_s=float(LONGEST_S),
     leads=LEADS,
     missing_leads="omit",
     variants=(
-        _variant("denoised", _FILTERING + _DENOISING, *_FILTERING, *_DENOISING),
+        _DENOISED,
         _variant("filtered", _FILTERING, *_FILTERING),
         _variant("raw", ()),
+        _LONG,
     ),
     readouts=("embedding", "lead", "block{k}"),
     dim=1024,

@@ -57,3 +57,6 @@ class Arithmetic(Protocol[Signal]):
 
     def cut_windows(self, signal: Signal, starts: Sequence[int], length: int) -> Signal:
         """Return ``(…, windows, leads, length)``."""
+
+    def cut_each(self, signal: Signal, starts: Tensor, length: int) -> Signal:
+        """Return ``(items, leads, length)``: of each item the window from its own start."""

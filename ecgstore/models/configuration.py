@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
+    from ecgstore.models.heads import Head
     from ecgstore.models.weights import Checkpoint
 
 __all__ = ["Configuration", "Weights"]
@@ -65,9 +68,13 @@ class Weights:
         configuration: The dimensions.
         tensors: Finite float32 state dict with the keys of `Configuration.shapes`. The encoder
             that is made of them takes them out.
+        head: The head that finetuning here put on it, or None.
+        trained: Of a training by ecgstore; see `ecgstore.models.weights.Checkpoint`.
     """
 
     name: str
     sha256: str
     configuration: Configuration
     tensors: dict[str, Tensor]
+    head: Head | None = None
+    trained: Mapping[str, object] = field(default_factory=dict)

@@ -21,14 +21,18 @@ from ecgstore.models.spec import HubFile, ModelSpec, Variant
 from ecgstore.signal import evaluation_starts, polyphase_length
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ecgstore.models.arithmetic import Arithmetic, Signal
     from ecgstore.models.configuration import Configuration
     from ecgstore.models.weights import Checkpoint
 
-__all__ = ["EcgFlow", "EcgFlowEncoder"]
+__all__ = ["CONSTANTS", "EcgFlow", "EcgFlowEncoder", "centre_window"]
 
 _EPS = 1e-6
 """Of every layer norm."""
+
+_RATE_HZ = 500.0
 
 _STATEMENTS = {44: "diag", 12: "rhythm", 19: "form"}
 """PTB-XL's groups of statements by the number of outputs of the published heads."""
@@ -83,12 +87,12 @@ class EcgFlowEncoder(Encoder):
     @property
     def also_seen(self) -> tuple[str, ...]:
         """PTB-XL, on which the published heads were fitted."""
-        return ("ptbxl",) if self.labels else ()
+        return ("ptbxl",) if self.network.head is not None else ()
 
     @classmethod
-    def _fitting_variant(cls, spec: ModelSpec, facts: Configuration) -> str:
+    def fitting_variant(cls, spec: ModelSpec, facts: Configuration) -> str:
         """Take the constants of PTB-XL for a head: all published ones were trained there."""
-        return "ptbxl" if facts.classes else super()._fitting_variant(spec, facts)
+        return "ptbxl" if facts.classes else super().fitting_variant(spec, facts)
 
     def _labels(self, facts: Configuration) -> tuple[str, ...]:
         """Return names told, else numbers: nobody published the order of the statements."""
@@ -107,12 +111,33 @@ class EcgFlowEncoder(Encoder):
         return tuple(start / self.rate_hz for start in starts)
 
     def _cut(self, signal: Signal, rate_hz: float, dsp: Arithmetic[Signal]) -> Signal:
-        # As float64 numbers, not Python's: those would leave a float32 record in float32.
-        mean, deviation = (np.float64(number) for number in _CONSTANTS[self.variant.name])
-        signal = dsp.fill_lost(signal, mean)
-        signal = dsp.resample_polyphase(signal, rate_hz, self.rate_hz, line=True)
-        starts = evaluation_starts(signal.shape[-1], self.window_samples, 1)
-        return (dsp.cut_windows(signal, starts, self.window_samples) - mean) / deviation
+        return centre_window(signal, rate_hz, dsp, self.variant.name, self.window_samples)
+
+    @classmethod
+    def bare(
+        cls, facts: Configuration, tensors: Mapping[str, Tensor]
+    ) -> tuple[Configuration, dict[str, Tensor]]:
+        """Leave out ``head``, and put a fresh norm of the mean for that of tokens [pub]."""
+        assert isinstance(facts, EcgFlowConfiguration)
+        facts = replace(facts, classes=0, label_names=(), mean_first=True)
+        fresh = {"weight": torch.ones(facts.dim), "bias": torch.zeros(facts.dim)}
+        norm = {f"fc_norm.{part}": tensors.get(f"fc_norm.{part}", fresh[part]) for part in fresh}
+        kept = {key: tensors[key] for key in facts.shapes() if key not in norm}
+        return facts, kept | norm
+
+    def _tokens(self, windows: Tensor, leads: list[int]) -> Tensor:
+        tokens = self.network.tokens(windows)
+        for block in self.network.blocks:
+            tokens = block(tokens)
+        return tokens[:, 1:] if self._mean_first else self.network.norm(tokens)[:, 1:]
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        mean = tokens.mean(1)
+        return self.network.norm(mean) if self._mean_first else mean
+
+    @property
+    def _mean_first(self) -> bool:
+        return self.network.configuration.pools_first
 
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         network, vectors = self.network, {}
@@ -124,11 +149,13 @@ class EcgFlowEncoder(Encoder):
                 if network.head is None:
                     return vectors[self.readout], None
         vectors["tokens-mean"] = tokens[:, 1:].mean(1)
-        if network.head is None:
-            logits, tokens = None, network.norm(tokens)
-            vectors["embedding"] = tokens[:, 1:].mean(1)
-        else:  # finetuning replaced the norm of each token by one of their mean
+        logits = None
+        if self._mean_first:  # finetuning replaced the norm of each token by one of their mean
             vectors["embedding"] = network.norm(vectors["tokens-mean"])
+        else:
+            tokens = network.norm(tokens)
+            vectors["embedding"] = tokens[:, 1:].mean(1)
+        if network.head is not None:
             logits = vectors["logits"] = network.head(vectors["embedding"])
         if self.readout == "cls":
             return tokens[:, 0], logits
@@ -137,12 +164,31 @@ class EcgFlowEncoder(Encoder):
         return vectors[self.readout], logits
 
 
-_CONSTANTS = {"mimic_iv": (0.009892, 0.216624), "ptbxl": (-0.0012090115, 0.26843855)}
+CONSTANTS = {"mimic_iv": (0.009892, 0.216624), "ptbxl": (-0.0012090115, 0.26843855)}
 """Mean and deviation in millivolts over the 8 leads of a whole dataset, as published."""
 
 
+def centre_window(
+    signal: Signal, rate_hz: float, dsp: Arithmetic[Signal], variant: str, samples: int
+) -> Signal:
+    """Return the window in the middle, ``(…, 1, leads, samples)``, scaled.
+
+    Args:
+        signal: ``(…, leads, samples)`` millivolts, NaN where lost.
+        rate_hz: Its samples per second.
+        dsp: `ecgstore.signal` for arrays, `ecgstore.models.tensor_signal` for tensors.
+        variant: Which of `CONSTANTS`.
+        samples: Of the window, at 500 Hz.
+    """
+    # As float64 numbers, not Python's: those would leave a float32 record in float32.
+    mean, deviation = (np.float64(number) for number in CONSTANTS[variant])
+    signal = dsp.resample_polyphase(dsp.fill_lost(signal, mean), rate_hz, _RATE_HZ, line=True)
+    starts = evaluation_starts(signal.shape[-1], samples, 1)
+    return (dsp.cut_windows(signal, starts, samples) - mean) / deviation
+
+
 def _variant(name: str, dataset: str) -> Variant:
-    mean, deviation = _CONSTANTS[name]
+    mean, deviation = CONSTANTS[name]
     return Variant(
         name=name,
         units="mV",
@@ -170,7 +216,7 @@ _SPEC = ModelSpec(
     name="ecgflow",
     arch="ecgflow",
     summary="Michigan transformer: masked auto-encoder over 100 ms patches of 8 leads together.",
-    rate_hz=500.0,
+    rate_hz=_RATE_HZ,
     window_s=10.0,
     leads=LEADS8,
     missing_leads="refuse",

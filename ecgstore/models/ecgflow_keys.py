@@ -55,6 +55,8 @@ class EcgFlowConfiguration:
         flat_patches: Whether the patch projection is kept as a matrix, ``(dim, leads * patch)``
             with the samples of a lead together, and not as a convolution.
         label_names: What the outputs stand for, empty if nobody told.
+        mean_first: Whether the last norm is one of the mean over tokens, as in every file with a
+            head, though this one has none.
     """
 
     patch: int = 50
@@ -66,11 +68,17 @@ class EcgFlowConfiguration:
     classes: int = 0
     flat_patches: bool = False
     label_names: tuple[str, ...] = ()
+    mean_first: bool = False
 
     @property
     def window_samples(self) -> int:
         """Samples of a window."""
         return self.patch * self.patches
+
+    @property
+    def pools_first(self) -> bool:
+        """Whether the last norm is one of the mean over tokens and not of each."""
+        return self.mean_first or self.classes > 0
 
     @classmethod
     def infer(cls, checkpoint: Checkpoint) -> Self:
@@ -93,6 +101,7 @@ class EcgFlowConfiguration:
             classes=classes,
             flat_patches=flat,
             label_names=_infer_labels(checkpoint, classes),
+            mean_first=not classes and "fc_norm.weight" in tensors,
         )
         samples = configuration.window_samples
         if samples == 0 or (flat and samples != 5000):
@@ -117,10 +126,9 @@ class EcgFlowConfiguration:
         }
         for block in range(self.depth):
             pairs |= {f"blocks.{block}.{layer}": shape for layer, shape in layers.items()}
+        pairs["fc_norm" if self.pools_first else "norm"] = (dim,)
         if self.classes:
-            pairs |= {"fc_norm": (dim,), "head": (self.classes, dim)}
-        else:
-            pairs["norm"] = (dim,)
+            pairs["head"] = (self.classes, dim)
         shapes: dict[str, tuple[int, ...]] = {
             "cls_token": (1, 1, dim),
             "pos_embed": (1, self.patches + 1, dim),
@@ -138,7 +146,9 @@ class EcgFlowConfiguration:
     def facts(self) -> dict[str, object]:
         """Return all dimensions, and the names that were told."""
         facts = asdict(self)
-        names = facts.pop("label_names")
+        names, mean_first = facts.pop("label_names"), facts.pop("mean_first")
+        if mean_first:
+            facts["mean_first"] = True
         return facts | ({"label_names": list(names)} if names else {})
 
     def untrained(self, seed: int) -> dict[str, Tensor]:

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ecgstore.errors import UsageError
-from ecgstore.models.ecgfm_keys import OLD_NAMES, PRETRAINING, EcgFmConfiguration
+from ecgstore.models.ecgfm_keys import (
+    EVENTS,
+    LABELS,
+    OLD_NAMES,
+    PRETRAINING,
+    EcgFmConfiguration,
+    weight_norm,
+)
 from ecgstore.models.encoder import Encoder
 from ecgstore.models.layers import Attention, LayerNorm, Linear, Mlp
 from ecgstore.models.model import Model, models
@@ -23,6 +30,8 @@ from ecgstore.record import LEADS
 from ecgstore.signal import consecutive_starts, linear_length
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -31,36 +40,6 @@ if TYPE_CHECKING:
     from ecgstore.models.weights import Checkpoint
 
 __all__ = ["LABELS", "EcgFm", "EcgFmEncoder"]
-
-LABELS = (
-    "Poor data quality",
-    "Sinus rhythm",
-    "Premature ventricular contraction",
-    "Tachycardia",
-    "Ventricular tachycardia",
-    "Supraventricular tachycardia with aberrancy",
-    "Atrial fibrillation",
-    "Atrial flutter",
-    "Bradycardia",
-    "Accessory pathway conduction",
-    "Atrioventricular block",
-    "1st degree atrioventricular block",
-    "Bifascicular block",
-    "Right bundle branch block",
-    "Left bundle branch block",
-    "Infarction",
-    "Electronic pacemaker",
-)
-"""What the 17 outputs of the published finetuned file stand for, in order."""
-
-_EVENTS = (
-    "Poor data quality",
-    "Premature ventricular contraction",
-    "Ventricular tachycardia",
-    "Supraventricular tachycardia with aberrancy",
-    "Electronic pacemaker",
-)
-"""Those that a record has when any part of it has."""
 
 
 class _TimeNorm(nn.Module):
@@ -139,14 +118,22 @@ class _Layer(nn.Module):
         self.mlp = Mlp(c.dim, c.hidden)
         self.mlp_norm = LayerNorm(c.dim)
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, allowed: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
+        """Map ``(batch, frames, dim)``; training drops of both branches and attention weights."""
         if self.norm_first:
-            x = x + self.attention(self.attention_norm(x), allowed)
-            x = x + self.mlp(self.mlp_norm(x))
+            x = x + self._attend(self.attention_norm(x), allowed, dropout)
+            x = x + _dropped(self.mlp(self.mlp_norm(x)), dropout)
         else:
-            x = self.attention_norm(x + self.attention(x, allowed))
-            x = self.mlp_norm(x + self.mlp(x))
+            x = self.attention_norm(x + self._attend(x, allowed, dropout))
+            x = self.mlp_norm(x + _dropped(self.mlp(x), dropout))
         return x
+
+    def _attend(self, x: Tensor, allowed: Tensor | None, dropout: float) -> Tensor:
+        return _dropped(self.attention(x, allowed, dropout=dropout), dropout)
+
+
+def _dropped(x: Tensor, share: float) -> Tensor:
+    return functional.dropout(x, share) if share else x
 
 
 class EcgFm(nn.Module):
@@ -244,6 +231,7 @@ class EcgFmEncoder(Encoder):
     network_type = EcgFm
     configuration = EcgFmConfiguration
     network: EcgFm
+    published_head = "proj."
 
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str | None:
@@ -271,7 +259,7 @@ class EcgFmEncoder(Encoder):
         """
         pooled: NDArray[np.floating] = windows.mean(axis=-2)
         if self.labels == LABELS:
-            events = [LABELS.index(label) for label in _EVENTS]
+            events = [LABELS.index(label) for label in EVENTS]
             pooled[..., events] = windows[..., events].max(axis=-2)
         return pooled
 
@@ -292,6 +280,19 @@ class EcgFmEncoder(Encoder):
         if not self.network.frames(samples):
             msg = f"A window of {samples} samples is too short for {self.spec.name!r}."
             raise UsageError(msg)
+
+    @classmethod
+    def unfold(cls, facts: Configuration, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the position's weight back as a direction and its norm, equal to rounding."""
+        found, weight = super().unfold(facts, state), state.get("position.weight")
+        return found if weight is None else found | weight_norm(weight)
+
+    def _tokens(self, windows: Tensor, leads: list[int]) -> Tensor:
+        frames: Tensor = self.network(windows)
+        return frames
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        return self.network.pool(tokens)
 
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         network, found = self.network, dict[str, Tensor]()

@@ -15,7 +15,37 @@ from ecgstore.record import LEADS
 if TYPE_CHECKING:
     from ecgstore.models.weights import Checkpoint
 
-__all__ = ["OLD_NAMES", "PRETRAINING", "EcgFmConfiguration"]
+__all__ = ["EVENTS", "LABELS", "OLD_NAMES", "PRETRAINING", "EcgFmConfiguration", "weight_norm"]
+
+LABELS = (
+    "Poor data quality",
+    "Sinus rhythm",
+    "Premature ventricular contraction",
+    "Tachycardia",
+    "Ventricular tachycardia",
+    "Supraventricular tachycardia with aberrancy",
+    "Atrial fibrillation",
+    "Atrial flutter",
+    "Bradycardia",
+    "Accessory pathway conduction",
+    "Atrioventricular block",
+    "1st degree atrioventricular block",
+    "Bifascicular block",
+    "Right bundle branch block",
+    "Left bundle branch block",
+    "Infarction",
+    "Electronic pacemaker",
+)
+"""What the 17 outputs of the published finetuned file stand for, in order."""
+
+EVENTS = (
+    "Poor data quality",
+    "Premature ventricular contraction",
+    "Ventricular tachycardia",
+    "Supraventricular tachycardia with aberrancy",
+    "Electronic pacemaker",
+)
+"""Those that a record has when any part of it has."""
 
 _STEM = "feature_extractor.conv_layers"
 _SCALE = "conv_pos.pos_conv.0.parametrizations.weight.original0"
@@ -194,6 +224,12 @@ def _infer_stem(checkpoint: Checkpoint) -> tuple[tuple[int, int, int], ...]:
     ):
         checkpoint.refuse(f"conv_feature_layers {text!r} does not fit the stem's tensors")
     return tuple(blocks)
+
+
+def weight_norm(weight: Tensor) -> dict[str, Tensor]:
+    """Return the position's weight as published files keep it: a direction and its norm a tap."""
+    weight = weight.detach().float()
+    return {_SCALE: _tap_norm(weight), _DIRECTION: weight.clone()}
 
 
 def _tap_norm(direction: Tensor) -> Tensor:

@@ -162,6 +162,7 @@ class EcgFounderEncoder(Encoder):
     network_type = EcgFounder
     configuration = EcgFounderConfiguration
     network: EcgFounder
+    published_head = "dense."
 
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str | None:
@@ -235,6 +236,10 @@ class EcgFounderEncoder(Encoder):
                 f"{tokens(self.window_samples)} for the read-out 'time' of {self.spec.name!r}."
             )
             raise UsageError(msg)
+
+    def _tokens(self, windows: Tensor, leads: list[int]) -> Tensor:
+        stages: list[Tensor] = self.network(windows)
+        return stages[-1]
 
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         head, wanted = self.network.head, self._stage()

@@ -26,13 +26,23 @@ if TYPE_CHECKING:
     from ecgstore.models.configuration import Configuration
     from ecgstore.models.weights import Checkpoint
 
-__all__ = ["EcgJepa", "EcgJepaConfiguration", "EcgJepaEncoder", "cross_pattern", "position_table"]
+__all__ = [
+    "LEADS",
+    "EcgJepa",
+    "EcgJepaConfiguration",
+    "EcgJepaEncoder",
+    "cross_pattern",
+    "position_table",
+    "ten_seconds",
+]
 
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 WINDOW_SAMPLES = 2500
 """Ten seconds at 250 Hz."""
 _HALFWAY_HZ, _HALFWAY_SAMPLES = 500.0, 5000
 """Every record passes through this rate, where it is cut to ten seconds."""
+_PRETRAINING = ("predictor.", "target_encoder.")
+"""What keys begin with, in a file that pretraining wrote, that the encoder has no use for."""
 _STRIP_S = 10.24
 """The strips of CODE-15%, 4096 samples at 400 Hz, which pretraining took for ten seconds."""
 
@@ -213,20 +223,24 @@ class EcgJepaEncoder(Encoder):
 
     @classmethod
     def select(cls, checkpoint: Checkpoint) -> dict[str, Tensor]:
-        """Take everything: a pretraining file keeps its predictor and target beside, not in it."""
-        return dict(checkpoint.tensors)
+        """Take all but what only training needs."""
+        tensors = checkpoint.tensors
+        return {key: value for key, value in tensors.items() if not key.startswith(_PRETRAINING)}
 
     def _starts(self, n_samples: int, rate_hz: float) -> tuple[float, ...]:
         return (0.0,) if _halfway_length(n_samples, rate_hz) >= _HALFWAY_SAMPLES else ()
 
     def _cut(self, signal: Signal, rate_hz: float, dsp: Arithmetic[Signal]) -> Signal:
         if self.variant.name == "squeeze":
-            signal = signal[..., : round(_STRIP_S * rate_hz)]
+            strip = signal[..., : round(_STRIP_S * rate_hz)]
+            signal = dsp.resample_fourier(strip, WINDOW_SAMPLES)
         else:
-            signal = dsp.resample_fourier(signal, _halfway_length(signal.shape[-1], rate_hz))
-            signal = signal[..., :_HALFWAY_SAMPLES]
-        signal = dsp.resample_fourier(signal, WINDOW_SAMPLES)
+            signal = ten_seconds(signal, rate_hz, dsp)
         return dsp.cut_windows(signal, (0,), WINDOW_SAMPLES)
+
+    def _tokens(self, windows: Tensor, leads: list[int]) -> Tensor:
+        tokens: Tensor = self.network.norm(self.network(windows, leads))
+        return tokens.flatten(1, 2)
 
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         if self.readout.startswith("block"):
@@ -242,6 +256,12 @@ class EcgJepaEncoder(Encoder):
     def _width(self, facts: Configuration) -> int:
         assert isinstance(facts, EcgJepaConfiguration)
         return facts.dim * {"lead": len(LEADS), "time": facts.patches}.get(self.readout, 1)
+
+
+def ten_seconds(signal: Signal, rate_hz: float, dsp: Arithmetic[Signal]) -> Signal:
+    """Return the first ten seconds at 250 Hz, ``(…, leads, 2500)``; arguments as of `_cut`."""
+    signal = dsp.resample_fourier(signal, _halfway_length(signal.shape[-1], rate_hz))
+    return dsp.resample_fourier(signal[..., :_HALFWAY_SAMPLES], WINDOW_SAMPLES)
 
 
 def _halfway_length(n_samples: int, rate_hz: float) -> int:

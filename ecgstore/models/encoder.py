@@ -20,8 +20,8 @@ from ecgstore.models.compiling import (
     uncompile,
 )
 from ecgstore.models.device import exact_float32, find_device, find_precision
+from ecgstore.models.finetunable import Finetunable
 from ecgstore.models.layers import use_bfloat16
-from ecgstore.models.preparation import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ecgstore.models.configuration import Configuration, Weights
+    from ecgstore.models.heads import Head
     from ecgstore.models.spec import ModelSpec
     from ecgstore.models.weights import Checkpoint
 
 __all__ = ["Encoder"]
 
 
-class Encoder(Preparation, abc.ABC):
+class Encoder(Finetunable, abc.ABC):
     """A network with its input contract: from millivolts to vectors.
 
     Made by `ecgstore.load_encoder`. A subclass says how one architecture cuts windows and runs.
@@ -57,6 +58,8 @@ class Encoder(Preparation, abc.ABC):
         pooling: Variant and read-out in one word, such as ``three``, ``block5`` or
             ``centre.block5``; it keys the rows of vectors.
         network: The PyTorch module, in evaluation mode on `device`.
+        head: The head that finetuning here put on it, in float32, or None; one that a published
+            file has is part of the network.
         dim: Length of a vector.
         labels: What the outputs of the head stand for; empty without a head.
         rate_hz: Samples per second of a prepared window.
@@ -65,6 +68,7 @@ class Encoder(Preparation, abc.ABC):
         precision: ``fp32`` or ``bf16``, the type of its matrix products.
         weights_name: Name of the weights file, or ``untrained (seed 0)``.
         weights_sha256: Digest of that file, or of the built-in tensors.
+        trained: What the file tells of a training by ecgstore; see `ecgstore.trainings.note`.
     """
 
     family: ClassVar[str]
@@ -87,8 +91,14 @@ class Encoder(Preparation, abc.ABC):
     ) -> None:
         facts = weights.configuration
         self.spec = spec
-        self.variant = spec.variant(variant or self._fitting_variant(spec, facts))
-        self.readouts = spec.readouts_of(depth=facts.depth, head=facts.classes > 0)
+        head = self.head = weights.head
+        fitting = head.configuration.variant if head else self.fitting_variant(spec, facts)
+        self.variant = spec.variant(variant or fitting)
+        self.readouts = spec.readouts_of(
+            depth=facts.depth, head=head is not None or facts.classes > 0
+        )
+        if head is not None and "logits" not in self.readouts:
+            self.readouts += ("logits",)
         self.readout = readout or self.readouts[0]
         if self.readout not in self.readouts:
             known = [*(one.name for one in spec.variants if one.name), *self.readouts]
@@ -98,8 +108,9 @@ class Encoder(Preparation, abc.ABC):
         self.precision = find_precision(precision, self.device)
         self.weights_name = weights.name
         self.weights_sha256 = weights.sha256
-        self.labels = self._labels(facts)
-        self.dim = self._width(facts)
+        self.trained = weights.trained
+        self.labels = head.configuration.labels if head else self._labels(facts)
+        self.dim = len(self.labels) if self.readout == "logits" else self._width(facts)
         self.rate_hz = spec.rate_hz
         self.window_samples = facts.window_samples
         self._facts = facts.facts()
@@ -111,6 +122,8 @@ class Encoder(Preparation, abc.ABC):
         if self.precision == "bf16":
             use_bfloat16(self.network)
         self.network.to(self.device)
+        if head is not None:
+            head.to(self.device).eval().requires_grad_(requires_grad=False)
         if can_compile(self.device):
             compile_blocks(self.network)
 
@@ -148,6 +161,17 @@ class Encoder(Preparation, abc.ABC):
             ``(windows, classes)`` float32, or None without a head.
         """
 
+    def _headed(self, windows: Tensor, leads: list[int], head: Head) -> tuple[Tensor, Tensor]:
+        """Do as `_run`, with a head of our own."""
+        tokens = self._tokens(windows, leads).float()
+        vectors = self._pooled(tokens)
+        logits = head(tokens, vectors)
+        if self.readout == "logits":
+            return logits, logits
+        if self.readout != self.readouts[0]:
+            vectors, _ = self._run(windows, leads)
+        return vectors, logits
+
     def _width(self, facts: Configuration) -> int:
         """Return the length of a vector of the chosen read-out."""
         return facts.classes if self.readout == "logits" else facts.dim
@@ -162,7 +186,7 @@ class Encoder(Preparation, abc.ABC):
         return ()
 
     @classmethod
-    def _fitting_variant(cls, spec: ModelSpec, facts: Configuration) -> str:
+    def fitting_variant(cls, spec: ModelSpec, facts: Configuration) -> str:
         """Return the variant that such weights were trained with."""
         return spec.variants[0].name
 
@@ -180,7 +204,7 @@ class Encoder(Preparation, abc.ABC):
     @functools.cached_property
     def contract(self) -> dict[str, object]:
         """Everything that makes a vector, besides weights and precision; plain values only."""
-        return {
+        told: dict[str, object] = {
             "arch": self.spec.arch,
             "rate_hz": self.rate_hz,
             "window_samples": self.window_samples,
@@ -190,6 +214,7 @@ class Encoder(Preparation, abc.ABC):
             "configuration": self._facts,
             "readout": self.pooling,
         }
+        return told if self.head is None else told | {"head": self.head.configuration.facts()}
 
     @functools.cached_property
     def version(self) -> str:
@@ -290,10 +315,12 @@ class Encoder(Preparation, abc.ABC):
 
         Returns:
             ``(windows, dim)`` float32 vectors, and ``(windows, classes)`` float32 probabilities
-            of the head, or None without one.
+            of the head (numbers, of one that was finetuned to numbers), or None without one.
         """
         vectors, logits = self.forward(windows, leads)
-        return vectors, None if logits is None else logits.sigmoid()
+        if logits is None:
+            return vectors, None
+        return vectors, logits.sigmoid() if self.head is None else self.head.told(logits)
 
     def forward(self, windows: Tensor, leads: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Run the network as `encode` does, but let gradients through to the windows.
@@ -303,13 +330,19 @@ class Encoder(Preparation, abc.ABC):
         """
         with exact_float32():
             try:
-                vectors, logits = self._run(windows, self._places(leads))
+                vectors, logits = self._outputs(windows, leads)
             except Exception as error:
                 if not is_compiler_failure(error):
                     raise
                 uncompile(self.network, error)
-                vectors, logits = self._run(windows, self._places(leads))
+                vectors, logits = self._outputs(windows, leads)
         return vectors.float(), None if logits is None else logits.float()
+
+    def _outputs(self, windows: Tensor, leads: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        places = self._places(leads)
+        if self.head is None:
+            return self._run(windows, places)
+        return self._headed(windows, places, self.head)
 
     def on(self, device: str) -> Self:
         """Return the same encoder on another device, with a copy of its network.
@@ -320,6 +353,9 @@ class Encoder(Preparation, abc.ABC):
         other = copy.copy(self)
         other.device = find_device(device)
         other.network = copy.deepcopy(self.network).to(other.device)
+        other.head = copy.deepcopy(self.head)
+        if other.head is not None:
+            other.head.to(other.device)
         if can_compile(other.device):
             compile_blocks(other.network)
         return other

@@ -53,20 +53,26 @@ class Attention(nn.Module):
         parts = fused.reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         return parts[0], parts[1], parts[2]
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, allowed: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
         """Attend over all tokens.
 
         Args:
             x: ``(batch, tokens, dim)``.
             allowed: Bool, false for keys that must not be seen; spreads to ``(batch, heads,
                 queries, keys)``.
+            dropout: Share of the softmax weights that are dropped.
         """
         query, key, value = self._split(x)
         if allowed is None and _at_once(query):
             scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-            mixed = scores.softmax(-1) @ value
+            weights = scores.softmax(-1)
+            if dropout:
+                weights = functional.dropout(weights, dropout)
+            mixed = weights @ value
         else:
-            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+            mixed = functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=allowed, dropout_p=dropout
+            )
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 

@@ -101,16 +101,28 @@ class Mae(PatchTransformer):
         self.patch, self.patch_leads = configuration.patch, configuration.patch_leads
         self.cls_embedding = nn.Parameter(torch.empty(configuration.dim))
 
-    def tokens(self, x: Tensor, leads: Sequence[int]) -> Tensor:
-        """Return ``(batch, 1 + patches, dim)``; within a patch, leads run faster than time."""
+    def patches(self, x: Tensor) -> Tensor:
+        """Return ``(batch, patches, features)``; within a patch, leads run faster than time."""
         batch, rows, samples = x.shape
         times = samples // self.patch
         cut = x.reshape(batch, rows // self.patch_leads, self.patch_leads, times, self.patch)
-        patches = self.patch_embedding(cut.permute(0, 1, 3, 4, 2).flatten(3).flatten(1, 2))
+        return cut.permute(0, 1, 3, 4, 2).flatten(3).flatten(1, 2)
+
+    def tokens(self, x: Tensor, leads: Sequence[int]) -> Tensor:
+        """Return ``(batch, 1 + patches, dim)``."""
+        patches = self.patch_embedding(self.patches(x))
         first = self.cls_embedding.expand(len(x), 1, -1)
         return torch.cat([first, patches], dim=1) + self.pos_embedding[:, : patches.shape[1] + 1]
 
     def pool(self, tokens: Tensor, leads: int) -> Tensor:
+        """Return the class token."""
+        return tokens[:, 0]
+
+    def parts(self, tokens: Tensor, leads: int) -> Tensor:
+        """Return all tokens."""
+        return tokens
+
+    def pool_parts(self, tokens: Tensor) -> Tensor:
         """Return the class token."""
         return tokens[:, 0]
 

@@ -24,12 +24,14 @@ class Model:
         encoder: The class that runs it.
         untrained: Dimensions of a built-in model that needs no weights file, else None.
         seed: Seed of a built-in model's weights.
+        packaged: Weights file in ``ecgstore/models/minis`` that is used where no other is given.
     """
 
     spec: ModelSpec
     encoder: type[Encoder]
     untrained: Configuration | None = None
     seed: int = 0
+    packaged: str | None = None
 
 
 models: Registry[Model] = Registry("model", group="ecgstore.models", of=Model)

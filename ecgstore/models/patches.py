@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from ecgstore.models.arithmetic import Arithmetic, Signal
     from ecgstore.models.weights import Checkpoint
 
-__all__ = ["PatchConfiguration", "PatchEncoder", "PatchTransformer", "sincos_table", "variants"]
+__all__ = [
+    "PatchConfiguration",
+    "PatchEncoder",
+    "PatchTransformer",
+    "filtered",
+    "sincos_table",
+    "variants",
+]
 
 _HEAD_DIM = 64
 """Width of an attention head in all of them, whatever the tokens are wide."""
@@ -115,6 +122,15 @@ class PatchConfiguration(abc.ABC):
     @abc.abstractmethod
     def vectors(self) -> tuple[str, ...]:
         """Keys of the learned vectors besides: separators, class token, leads."""
+
+    @classmethod
+    @abc.abstractmethod
+    def infer(cls, checkpoint: Checkpoint) -> Self:
+        """Read the dimensions off the tensors of a checkpoint."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, object]:
+        """Return what the tensors do not tell."""
 
     @staticmethod
     def blocks_of(checkpoint: Checkpoint) -> dict[str, int]:
@@ -209,6 +225,14 @@ class PatchTransformer(nn.Module, abc.ABC):
         """Return the vector of ``block{k}``, ``(batch, dim)``, from the tokens behind a block."""
 
     @abc.abstractmethod
+    def parts(self, tokens: Tensor, leads: int) -> Tensor:
+        """Return those tokens behind the last block that vectors are made of."""
+
+    @abc.abstractmethod
+    def pool_parts(self, tokens: Tensor) -> Tensor:
+        """Return what `pool` does, ``(batch, dim)``, from `parts`."""
+
+    @abc.abstractmethod
     def finish(self, tokens: Tensor, leads: int) -> dict[str, Tensor]:
         """Run the last block and the norm; returns the vectors of every read-out behind it."""
 
@@ -224,6 +248,7 @@ class PatchEncoder(Encoder):
     """What the encoders of the family do alike: select, prepare, and go through the blocks."""
 
     network: PatchTransformer
+    published_head = "head."
 
     @classmethod
     def select(cls, checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -246,11 +271,7 @@ class PatchEncoder(Encoder):
         length = fourier_length(signal.shape[-1], rate_hz, self.rate_hz)
         signal = dsp.resample_fourier(signal, length)
         windows = dsp.cut_windows(signal, self._window_starts(length), self.window_samples)
-        for kind, cutoff_hz in _FILTERS:
-            windows = dsp.filter_both_ways(
-                windows, butterworth(kind, cutoff_hz, rate_hz=self.rate_hz)
-            )
-        return dsp.standardise_windows(windows)
+        return filtered(windows, self.rate_hz, dsp)
 
     def _check_window(self, samples: int) -> None:
         patch = self.network.configuration.patch
@@ -260,6 +281,14 @@ class PatchEncoder(Encoder):
                 f"multiple of {patch}, at most {self.window_samples}."
             )
             raise UsageError(msg)
+
+    def _tokens(self, windows: Tensor, leads: list[int]) -> Tensor:
+        tokens = self.network(windows, leads)
+        return self.network.parts(tokens, len(leads))
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        vectors: Tensor = self.network.norm(self.network.pool_parts(tokens))
+        return vectors
 
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         network, found = self.network, dict[str, Tensor]()
@@ -274,6 +303,19 @@ class PatchEncoder(Encoder):
         if network.head is not None:
             found["logits"] = network.head(found["embedding"])
         return found[self.readout].float(), found.get("logits")
+
+
+def filtered(windows: Signal, rate_hz: float, dsp: Arithmetic[Signal]) -> Signal:
+    """Filter windows of the family, each on its own, and standardise them.
+
+    Args:
+        windows: ``(…, leads, samples)``, any unit.
+        rate_hz: Their samples per second.
+        dsp: `ecgstore.signal` for arrays, `ecgstore.models.tensor_signal` for tensors.
+    """
+    for kind, cutoff_hz in _FILTERS:
+        windows = dsp.filter_both_ways(windows, butterworth(kind, cutoff_hz, rate_hz=rate_hz))
+    return dsp.standardise_windows(windows)
 
 
 def variants(vector: str) -> tuple[Variant, ...]:

@@ -194,6 +194,11 @@ class ResNet50Encoder(Encoder):
         signal = dsp.resample_polyphase(signal, rate_hz, self.rate_hz, line=True)
         return dsp.cut_windows(signal, (0,), self.window_samples)
 
+    def _tokens(self, windows: Tensor, leads: list[int]) -> Tensor:
+        network = self.network
+        stages: Tensor = network.blocks(network.stem(network.input(windows)))
+        return stages.transpose(1, 2)
+
     def _run(self, windows: Tensor, leads: list[int]) -> tuple[Tensor, Tensor | None]:
         features = self.network.features(windows)
         logits = self.network.head(features)

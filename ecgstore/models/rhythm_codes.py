@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEMOGRAPHY",
+    "FREQUENCIES",
     "LONGEST_S",
     "PATCH",
     "EncoderSize",
@@ -299,9 +300,10 @@ class Views(NamedTuple):
     demography: Tensor
 
 
-_FREQUENCIES = tuple(
+FREQUENCIES = tuple(
     part.shape[-1] for pair in analyse(torch.zeros(PATCH), WAVELET_LEVELS) for part in pair
 )
+"""Coefficients of each array of `frequency_view`."""
 
 
 def frequency_view(patches: Tensor, statistics: Tensor | None = None) -> Tensor:
@@ -315,7 +317,7 @@ def frequency_view(patches: Tensor, statistics: Tensor | None = None) -> Tensor:
     view = torch.cat([part for pair in analyse(patches, WAVELET_LEVELS) for part in pair], dim=-1)
     if statistics is None:
         return view
-    widths = torch.tensor(_FREQUENCIES, device=view.device)
+    widths = torch.tensor(FREQUENCIES, device=view.device)
     mean, deviation = statistics.repeat_interleave(widths, dim=0).unbind(-1)
     return (view - mean) / deviation
 
@@ -336,7 +338,7 @@ class MultiViewDecoder(nn.Module):
         )
         self.norm = LayerNorm(c.dim)
         self.morphology = Linear(c.dim, PATCH)
-        self.frequency = Linear(c.dim, sum(_FREQUENCIES))
+        self.frequency = Linear(c.dim, sum(FREQUENCIES))
         self.demography = Linear(c.dim, len(DEMOGRAPHY))
 
     def forward(self, codes: Tensor, leads: int) -> Views:
@@ -356,7 +358,7 @@ def view_losses(decoded: Views, wanted: Views) -> Views:
     The loss of the frequencies is the sum of one such mean for each array of coefficients. An
     attribute that is NaN in ``wanted`` does not count.
     """
-    arrays = (decoded.frequency - wanted.frequency).split_with_sizes(_FREQUENCIES, -1)
+    arrays = (decoded.frequency - wanted.frequency).split_with_sizes(FREQUENCIES, -1)
     frequency = torch.stack([array.square().mean() for array in arrays]).sum()
     known = ~wanted.demography.isnan()
     squares = (decoded.demography - wanted.demography.nan_to_num()).square() * known

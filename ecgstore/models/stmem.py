@@ -97,8 +97,16 @@ class StMem(PatchTransformer):
         """Return ``(batch, leads * (patches + 2), dim)``."""
         patch = self.configuration.patch
         patches: Tensor = self.patch_embedding(x.reshape(*x.shape[:2], -1, patch))
+        return self.sequence(patches + self.pos_embedding[0, 1 : patches.shape[2] + 1], leads)
+
+    def sequence(self, patches: Tensor, leads: Sequence[int]) -> Tensor:
+        """Put embedded patches of each lead between separators, and the leads behind each other.
+
+        Args:
+            patches: ``(batch, leads, patches, dim)`` with their positions.
+            leads: As for `tokens`.
+        """
         position = self.pos_embedding[0]
-        patches = patches + position[1 : patches.shape[2] + 1]
         left, right = self.sep_embedding + position[0], self.sep_embedding + position[-1]
         edge = (*patches.shape[:2], 1, -1)
         tokens = torch.cat([left.expand(edge), patches, right.expand(edge)], dim=2)
@@ -107,6 +115,14 @@ class StMem(PatchTransformer):
     def pool(self, tokens: Tensor, leads: int) -> Tensor:
         """Return the mean over all patches of all leads."""
         return _patches(tokens, leads).mean(dim=(1, 2))
+
+    def parts(self, tokens: Tensor, leads: int) -> Tensor:
+        """Return the patches of all leads: all but the separators."""
+        return _patches(tokens, leads).flatten(1, 2)
+
+    def pool_parts(self, tokens: Tensor) -> Tensor:
+        """Return their mean."""
+        return tokens.mean(1)
 
     def finish(self, tokens: Tensor, leads: int) -> dict[str, Tensor]:
         """Run the last block as far as means over patches need it.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ecgstore.signal import Filter
 
 __all__ = [
+    "cut_each",
     "cut_windows",
     "fill_lost",
     "filter_both_ways",
@@ -277,6 +278,12 @@ def _standardise(signal: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
 def cut_windows(signal: Tensor, starts: Sequence[int], length: int) -> Tensor:
     """Do `ecgstore.signal.cut_windows`."""
     return torch.stack([signal[..., start : start + length] for start in starts], dim=-3)
+
+
+def cut_each(signal: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Do `ecgstore.signal.cut_each`."""
+    places = starts[:, None] + torch.arange(length, device=signal.device)
+    return signal.gather(-1, places[:, None].expand(-1, signal.shape[1], -1))
 
 
 def _there(array: NDArray[np.generic], device: torch.device) -> Tensor:

@@ -59,6 +59,8 @@ class Checkpoint:
         reading: How it was read, in words.
         tensors: State dict, checked only as far as `dense` and `matched` say.
         settings: Plain values of the configuration kept beside the weights; empty if absent.
+        trained: What ecgstore keeps of a training of its own; see `ecgstore.trainings`. Empty for
+            weights that others made.
     """
 
     model: str
@@ -69,6 +71,7 @@ class Checkpoint:
     reading: str
     tensors: Mapping[str, Tensor]
     settings: Mapping[str, object] = field(default_factory=dict)
+    trained: Mapping[str, object] = field(default_factory=dict)
 
     def refuse(self, what: str) -> NoReturn:
         """Raise the `WeightsError` that says what is wrong with this file."""
@@ -203,9 +206,10 @@ def read_checkpoint(model: str, path: Path) -> Checkpoint:
     if head.startswith(b"PK\x03\x04"):
         container, (reading, content) = "PyTorch", _read_zip(model, path, size)
         state, settings = _state_and_settings(content)
+        trained: dict[str, object] = {}
     elif head[8:] == b"{" or path.suffix == ".safetensors":
         container, reading = "safetensors", "holds no code by construction"
-        state, settings = _read_safetensors(model, path, size, head)
+        state, settings, trained = _read_safetensors(model, path, size, head)
     else:
         what = "neither a PyTorch zip archive nor a safetensors file, or cut short"
         hint = f"{_NOT_WEIGHTS} PyTorch before 1.6 wrote another format, which is not read."
@@ -214,7 +218,7 @@ def read_checkpoint(model: str, path: Path) -> Checkpoint:
         raise _error(model, path, "holds no state dict of named tensors", hint=_NOT_WEIGHTS)
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    return Checkpoint(model, path, size, sha256, container, reading, state, settings)
+    return Checkpoint(model, path, size, sha256, container, reading, state, settings, trained)
 
 
 def _read_zip(model: str, path: Path, size: int) -> tuple[str, object]:
@@ -274,23 +278,33 @@ def _inside(node: object, attribute: str) -> object:
 
 def _read_safetensors(
     model: str, path: Path, size: int, head: bytes
-) -> tuple[dict[str, Any], dict[str, object]]:
+) -> tuple[dict[str, Any], dict[str, object], dict[str, object]]:
     if len(head) < 9 or int.from_bytes(head[:8], "little") > size - 8:
         raise _error(model, path, "its header is longer than the file; damaged or cut short")
     try:
         with safetensors.safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
             metadata = file.metadata() or {}
-        settings = json.loads(metadata.get(_METADATA, "{}")).get("settings")
-        settings = settings or json.loads(metadata.get(_FITTED, "{}"))
+        note = json.loads(metadata.get(_METADATA, "{}"))
+        settings = note.get("settings") or json.loads(metadata.get(_FITTED, "{}"))
+        trained = note.get("trained")
     except Exception as error:
         what = f"damaged or cut short ({str(error).strip().partition(chr(10))[0][:200]})"
         raise _error(model, path, what) from error
-    return state, settings if isinstance(settings, dict) else {}
+    return (
+        state,
+        settings if isinstance(settings, dict) else {},
+        trained if isinstance(trained, dict) else {},
+    )
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, Tensor], *, settings: Mapping[str, object], source: str
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    settings: Mapping[str, object],
+    source: str | None,
+    trained: Mapping[str, object] | None = None,
 ) -> None:
     """Write weights and the settings they need to one safetensors file, whole or not at all.
 
@@ -298,12 +312,15 @@ def write_safetensors(
         path: The file to make. Nothing is done when it holds these very bytes already.
         tensors: State dict.
         settings: What the tensors do not tell, as plain values; `read_checkpoint` gives it back.
-        source: SHA-256 of the file the weights come from.
+        source: SHA-256 of the file the weights come from; None where there is none.
+        trained: What is to be known of the training that made them, as plain values.
 
     Raises:
         UsageError: The path holds something else, or cannot be written.
     """
-    note = {"settings": dict(settings), "source_sha256": source}
+    note: dict[str, object] = {"settings": dict(settings), "source_sha256": source}
+    if trained:
+        note["trained"] = dict(trained)
     content = safetensors.torch.save(
         dict(tensors), metadata={_METADATA: json.dumps(note, sort_keys=True)}
     )
@@ -346,10 +363,12 @@ def renamed(tensors: dict[str, Tensor], rules: Sequence[tuple[str, str]]) -> dic
     return names
 
 
-def seeded_tensors(shapes: Mapping[str, tuple[int, ...]], *, seed: int) -> dict[str, Tensor]:
+def seeded_tensors(
+    shapes: Mapping[str, tuple[int, ...]], *, seed: int, deviation: float | None = None
+) -> dict[str, Tensor]:
     """Return untrained weights, the same on every machine.
 
-    Scales and norms start at 1, biases at 0, and matrices uniformly with deviation
+    Scales and norms start at 1, biases at 0, and matrices uniformly with the deviation given or
     ``1 / sqrt(inputs)``. Uniform numbers are exact integers divided by a power of two, so no
     library's sine or logarithm can make them differ.
     """
@@ -359,6 +378,6 @@ def seeded_tensors(shapes: Mapping[str, tuple[int, ...]], *, seed: int) -> dict[
         if len(shape) == 1:
             tensors[key] = torch.zeros(shape) if key.endswith("bias") else torch.ones(shape)
             continue
-        bound = (3.0 / math.prod(shape[1:])) ** 0.5
+        bound = 3.0**0.5 * (deviation or math.prod(shape[1:]) ** -0.5)
         tensors[key] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
     return tensors

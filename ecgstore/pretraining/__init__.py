@@ -8,8 +8,31 @@ processes draw what one would. The loop (`loop`) is the same for all methods.
 
 from __future__ import annotations
 
+from ecgstore.pretraining import (
+    anyecg,
+    anyecg_tokeniser,
+    ecgflow,
+    ecgfm,
+    ecgjepa,
+    mae,
+    stmem,
+)
 from ecgstore.pretraining.method import Batch, Draws, Method, methods
 from ecgstore.pretraining.ranks import Ranks
 from ecgstore.pretraining.recipe import Recipe
 
-__all__ = ["Batch", "Draws", "Method", "Ranks", "Recipe", "methods"]
+__all__ = [
+    "Batch",
+    "Draws",
+    "Method",
+    "Ranks",
+    "Recipe",
+    "anyecg",
+    "anyecg_tokeniser",
+    "ecgflow",
+    "ecgfm",
+    "ecgjepa",
+    "mae",
+    "methods",
+    "stmem",
+]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import nn
 
-from ecgstore.errors import UsageError
+from ecgstore.errors import UnknownNameError, UsageError
 from ecgstore.registry import Registry
 
 if TYPE_CHECKING:
@@ -90,10 +90,10 @@ class Method(nn.Module, abc.ABC):
     name: ClassVar[str]
     """What ``pretrain`` calls it."""
 
-    model: ClassVar[str]
+    model: str
     """The model in the registry whose weights it makes."""
 
-    encoder: ClassVar[type[Encoder]]
+    encoder: type[Encoder]
 
     sizes: ClassVar[Mapping[str, Configuration]]
     """Dimensions by name; ``base`` is as published, ``mini`` small, ``tiny`` for tests."""
@@ -103,22 +103,25 @@ class Method(nn.Module, abc.ABC):
     defaults: ClassVar[Mapping[str, Setting]] = {}
     """Settings of the method, such as the share that is masked, as published."""
 
-    piece_s: ClassVar[float] = 10.0
+    piece_s: float = 10.0
     """A longer record is cut into consecutive pieces of so many seconds, the rest left out; each
     piece is then treated as a record of its own."""
 
-    least_s: ClassVar[float] = 10.0
+    least_s: float = 10.0
     """A piece may be so short; records that are shorter are left out and counted."""
 
-    all_leads: ClassVar[bool] = True
+    all_leads: bool = True
     """Whether a record that lacks one of the model's leads is left out; otherwise a batch is made
     of records that have the same leads."""
 
-    flat_leads: ClassVar[bool] = True
+    flat_leads: bool = True
     """Whether a piece with a constant lead may be taken."""
 
-    lost_samples: ClassVar[bool] = False
+    lost_samples: bool = False
     """Whether a piece with lost samples may be taken; they are NaN in the signal then."""
+
+    needs_file: ClassVar[str | None] = None
+    """The method whose weights it must start from, or None."""
 
     columns: ClassVar[tuple[str, ...]] = ()
     """SQL expressions over ``records`` that the loss looks at, one number each."""
@@ -134,6 +137,23 @@ class Method(nn.Module, abc.ABC):
             raise UsageError(msg)
         self.configuration = configuration
         self.settings: dict[str, Setting] = {**self.defaults, **(settings or {})}
+
+    @classmethod
+    def of(
+        cls, size: str, settings: Mapping[str, Setting], checkpoint: Checkpoint | None = None
+    ) -> Self:
+        """Return the method at a size, or at that of a checkpoint it is to start from.
+
+        Raises:
+            UnknownNameError: There is no such size.
+            WeightsError: The checkpoint does not tell its dimensions.
+        """
+        if checkpoint is not None:
+            tensors = checkpoint.dense(cls.encoder.select(checkpoint))
+            return cls(cls.encoder.configuration.infer(tensors), settings)
+        if size not in cls.sizes:
+            raise UnknownNameError(size, kind="size", known=cls.sizes)
+        return cls(cls.sizes[size], settings)
 
     @classmethod
     def recipe_for(cls, settings: Mapping[str, Setting]) -> Recipe:
@@ -230,5 +250,5 @@ class Method(nn.Module, abc.ABC):
         """
 
 
-methods: Registry[type[Method]] = Registry("method of pretraining")
+methods: Registry[type[Method]] = Registry("pretraining method")
 """Every method by name."""

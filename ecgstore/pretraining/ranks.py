@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["Ranks"]
+__all__ = ["Ranks", "joined"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,13 @@ class Ranks:
         """
         if self.size == 1:
             return tensor
-        from torch.distributed.nn import functional
+        gathered: Tensor = _Gather.apply(tensor, self)  # type: ignore[no-untyped-call]
+        return gathered
 
-        return torch.cat(cast("tuple[Tensor, ...]", functional.all_gather(tensor)))  # type: ignore[no-untyped-call]
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            distributed.barrier()
 
     def total(self, number: Tensor) -> Tensor:
         """Return the sum over processes of a number, without gradient."""
@@ -53,3 +58,37 @@ class Ranks:
         if self.size > 1:
             distributed.all_reduce(number)
         return number
+
+
+def joined(device: torch.device) -> tuple[Ranks, torch.device]:
+    """Join the other processes that torchrun started, if it did.
+
+    Returns:
+        The processes, and the device of this one: its own GPU, or the CPU.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return Ranks(), device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Ranks(distributed.get_rank(), distributed.get_world_size()), device
+
+
+class _Gather(torch.autograd.Function):
+    """The rows of all processes; back comes the gradient of one's own, summed over them."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor, ranks: Ranks) -> Tensor:  # noqa: ANN401  as PyTorch has it
+        context.ranks, context.rows = ranks, len(tensor)
+        parts = [torch.empty_like(tensor) for _ in range(ranks.size)]
+        distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        whole = gradients[0].contiguous()
+        distributed.all_reduce(whole)
+        start = context.ranks.rank * context.rows
+        return whole[start : start + context.rows], None

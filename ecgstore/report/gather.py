@@ -299,9 +299,11 @@ def _groups(catalog: Catalog) -> list[str]:
 def _marks(
     catalog: Catalog, study: Study, predictions: Mapping[str, Predictions]
 ) -> tuple[Mark, ...]:
-    used = [m.model for features in study.sets.values() for m in features.members]
-    ids = sorted({i for one in predictions.values() for i in one.record_ids.tolist()})
-    return marks(catalog, dict.fromkeys(used), datasets_of(catalog, ids)) if used else ()
+    every = [m for features in study.sets.values() for m in features.members]
+    used = dict.fromkeys(f"{one.model}@{one.version}" for one in every)
+    tested = {i for one in predictions.values() for p in one.parts for i in one.record_ids[p.test]}
+    ids = sorted(tested)
+    return marks(catalog, used, datasets_of(catalog, ids), record_ids=ids) if used else ()
 
 
 def _clinical(

@@ -257,7 +257,6 @@ def warnings(study: Study) -> list[Html]:
                 "and in the test part. Scores are then likely to be too high for new patients.",
             )
         )
-    used = {member.model for features in study.sets.values() for member in features.members}
-    if seen := cautions(mark for mark in study.marks if mark.model in used):
+    if seen := cautions(study.marks):
         found.append(note("Seen in pretraining.", " ".join(seen)))
     return found

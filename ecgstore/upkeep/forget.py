@@ -61,6 +61,7 @@ _TOUCHED = (
     "records",  # first: a record exists when its row here does
     *(name for name, one in TABLES.items() if name != "records" and "record_id" in one.arrow.names),
     "rejects",
+    "trainings",  # whose predicate over records may name one
     *_FITTED,
 )
 _KEPT = "scores: figures over many records, which name no patient and no record"
@@ -77,6 +78,8 @@ class ForgetResult:
         rows_by_table: Rows removed from the newest version of each table.
         files_by_table: Shards removed from disk, rewritten ones included.
         closed: Older versions of each table that can no longer be opened.
+        trainings: Runs that trained an encoder on their ECGs. The files those made are not in the
+            warehouse: they stay, and so do vectors made with them.
         certificate: What can be shown to whoever asked for the erasure; empty for a plan.
     """
 
@@ -86,6 +89,7 @@ class ForgetResult:
     rows_by_table: dict[str, int]
     files_by_table: dict[str, int]
     closed: dict[str, list[int]]
+    trainings: tuple[str, ...] = ()
     certificate: dict[str, object] = field(default_factory=dict, repr=False)
 
     @property
@@ -113,6 +117,7 @@ class _Erasure:
         uris: Where those came from.
         fits: Split and reshuffle of which one of the ECGs was in the training part.
         runs: Run and reshuffle of the classifiers fitted on one of them.
+        trainings: Runs that trained an encoder on one of them.
     """
 
     patients: list[str]
@@ -120,6 +125,7 @@ class _Erasure:
     uris: list[str] = field(default_factory=list)
     fits: list[list[object]] = field(default_factory=list)
     runs: list[list[object]] = field(default_factory=list)
+    trainings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._words = Search([*self.patients, *self.records], [])
@@ -135,6 +141,8 @@ class _Erasure:
         if name == "rejects":
             ids = {"source_uri": self.uris}
             mask |= self._words.in_text(rows["source_uri"]) | self._words.in_text(rows["detail"])
+        elif name == "trainings":
+            mask |= self._words.in_text(rows["params"])
         for column in ids.keys() & {*rows.column_names}:
             among = pc.is_in(rows[column], pa.array(ids[column], pa.string()))
             mask |= among.to_numpy()
@@ -143,7 +151,7 @@ class _Erasure:
     @property
     def journal(self) -> bytes:
         """What the journal holds."""
-        names = ("patients", "records", "uris", "fits", "runs")
+        names = ("patients", "records", "uris", "fits", "runs", "trainings")
         return json.dumps({name: getattr(self, name) for name in names}).encode()
 
 
@@ -238,6 +246,10 @@ def _found(warehouse: Warehouse, patients: Sequence[str]) -> _Erasure:
         for rows in _rows(warehouse, name, ["run_id", "split_id", "repeat"]):
             told = [one for one in rows.to_pylist() if (one["split_id"], one["repeat"]) in fits]
             runs |= {(one["run_id"], one["repeat"]) for one in told}
+    trained = set(begun.trainings)
+    for rows in _rows(warehouse, "trained_records", ["run_id", "record_id"]):
+        trained |= {*rows.filter(erasure.of("trained_records", rows))["run_id"].to_pylist()}
+    erasure.trainings = sorted(trained)
     erasure.fits = [list(pair) for pair in sorted(fits)]
     erasure.runs = [list(pair) for pair in sorted(runs)]
     return erasure
@@ -266,6 +278,7 @@ def _plan(warehouse: Warehouse, erasure: _Erasure) -> ForgetResult:
         rows_by_table=rows,
         files_by_table=files,
         closed=closed,
+        trainings=tuple(erasure.trainings),
     )
 
 
@@ -291,6 +304,8 @@ def _columns(name: str) -> list[str]:
     """Return the columns by which rows about a patient are known."""
     if name == "rejects":
         return ["source_uri", "detail"]
+    if name == "trainings":
+        return ["params"]
     if name in _FITTED:
         return [_FITTED[name], "repeat"]
     return [one for one in ("record_id", "patient_id") if one in TABLES[name].arrow.names]
@@ -369,6 +384,7 @@ def _certificate(
         "versions_closed": {name: v for name, v in result.closed.items() if v},
         "removed_whole": list(_ASIDE),
         "kept": [_KEPT],
+        "trained_on_them": erasure.trainings,
         "searched": {
             "files": search.files,
             "bytes": search.bytes,
