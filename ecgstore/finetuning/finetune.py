@@ -20,11 +20,10 @@ from ecgstore.finetuning.validation import hold_out
 from ecgstore.finetuning.watch import Watch
 from ecgstore.models import load_weights, models
 from ecgstore.models.heads import HeadConfiguration
-from ecgstore.pretraining.course import Course, teach
+from ecgstore.pretraining.course import Course, as_begun, teach
 from ecgstore.progress import Progress, Silent
 from ecgstore.tasks import expand
 from ecgstore.terms import terms_of
-from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from ecgstore.models import Model, Weights
     from ecgstore.models.heads import Kind
     from ecgstore.models.weights import Checkpoint
+    from ecgstore.warehouse import Warehouse
 
 __all__ = ["FinetuneResult", "finetune"]
 
@@ -186,7 +186,8 @@ def finetune(
     progress = progress or Silent()
     name, _, variant = model.partition(":")
     entry = models.get(name)
-    past = Warehouse(warehouse.root, at=warehouse.versions())
+    out = out or Path("finetuned") / name
+    past = as_begun(warehouse, out, resume=resume)
     with Catalog(past.relations()) as catalog:
         terms = terms_of(catalog, split)
         chosen = find_reshuffle(catalog, split, repeat)
@@ -273,7 +274,7 @@ def finetune(
         course,
         rates={one: data.rates[one] for one, part in parts.items() if part == "train"},
         facts=dict(zip(ids, data.labels.astype(np.float32), strict=True)),
-        out=out or Path("finetuned") / name,
+        out=out,
         resume=resume,
         dry_run=dry_run,
         progress=progress,

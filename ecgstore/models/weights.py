@@ -34,6 +34,7 @@ __all__ = [
     "digest_of",
     "read_checkpoint",
     "renamed",
+    "safetensors_bytes",
     "seeded_tensors",
     "write_safetensors",
 ]
@@ -298,6 +299,23 @@ def _read_safetensors(
     )
 
 
+def safetensors_bytes(
+    tensors: Mapping[str, Tensor],
+    *,
+    settings: Mapping[str, object],
+    source: str | None,
+    trained: Mapping[str, object] | None = None,
+) -> bytes:
+    """Return what `write_safetensors` writes."""
+    note: dict[str, object] = {"settings": dict(settings), "source_sha256": source}
+    if trained:
+        note["trained"] = dict(trained)
+    content: bytes = safetensors.torch.save(
+        dict(tensors), metadata={_METADATA: json.dumps(note, sort_keys=True)}
+    )
+    return content
+
+
 def write_safetensors(
     path: Path,
     tensors: Mapping[str, Tensor],
@@ -318,12 +336,7 @@ def write_safetensors(
     Raises:
         UsageError: The path holds something else, or cannot be written.
     """
-    note: dict[str, object] = {"settings": dict(settings), "source_sha256": source}
-    if trained:
-        note["trained"] = dict(trained)
-    content = safetensors.torch.save(
-        dict(tensors), metadata={_METADATA: json.dumps(note, sort_keys=True)}
-    )
+    content = safetensors_bytes(tensors, settings=settings, source=source, trained=trained)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.exists():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from ecgstore.feed import Feed
 from ecgstore.leakage import datasets_of
 from ecgstore.models import models
 from ecgstore.models.device import find_device, find_precision
-from ecgstore.models.weights import write_safetensors
+from ecgstore.models.weights import safetensors_bytes
 from ecgstore.pretraining import curve
 from ecgstore.pretraining.loader import Loader
 from ecgstore.pretraining.loop import History, train
@@ -30,6 +31,7 @@ from ecgstore.pretraining.pieces import Order, find_pieces
 from ecgstore.pretraining.ranks import joined
 from ecgstore.pretraining.state import RunFolder
 from ecgstore.progress import Progress, Silent
+from ecgstore.warehouse import Warehouse
 from ecgstore.waveforms import scan
 
 if TYPE_CHECKING:
@@ -41,9 +43,10 @@ if TYPE_CHECKING:
     from ecgstore.pretraining.pieces import Pieces
     from ecgstore.pretraining.ranks import Ranks
     from ecgstore.pretraining.recipe import Recipe
-    from ecgstore.warehouse import Warehouse
 
-__all__ = ["Course", "PretrainResult", "teach"]
+__all__ = ["Course", "PretrainResult", "as_begun", "teach"]
+
+_WEIGHTS = "model.safetensors"
 
 _CHECKPOINTS = 20
 """Checkpoints of a run, unless told otherwise."""
@@ -195,6 +198,9 @@ def teach(
             f"{ranks.size} processes."
         )
         raise UsageError(msg, hint="Give a --batch-size that is a multiple of both.")
+    if not 0 < recipe.learning_rate < math.inf:
+        msg = f"The learning rate is {recipe.learning_rate:g}; expected a number above 0."
+        raise UsageError(msg)
     spec = models.get(method.model).spec
     if dry_run:
         waveforms = scan(past.table("waveforms").files(), rates.keys())
@@ -223,35 +229,18 @@ def teach(
         return result
     folder = RunFolder(out)
     if ranks.first:
-        folder.begin(options, resume=resume)
+        folder.begin(options, resume=resume, versions=past.versions())
     ranks.wait()
-    training = trainings.Training(
-        run_id=run_id,
-        kind=course.kind,
-        method=method.name,
-        model=spec.name,
-        size=course.size,
-        params=json.dumps(options, sort_keys=True),
-        started_from=course.started_from,
-        datasets=_datasets(past, pieces.record_ids),
-        records=len(pieces.record_ids),
-        pieces=len(pieces),
-        steps=steps,
-        seed=course.seed,
-        versions=json.dumps(past.versions(), sort_keys=True),
-        code=program.code_version(),
-    )
+    training = _training(course, past, pieces, options, result)
     if ranks.first:
-        trainings.begin(
-            warehouse, training, course.parts or dict.fromkeys(pieces.record_ids, "train")
-        )
-    known = [facts[one] for one in pieces.record_ids]
+        parts = course.parts or dict.fromkeys(pieces.record_ids, "train")
+        trainings.begin(warehouse, training, parts)
     loader = Loader(
         feed,
         pieces,
         method,
         spec.leads,
-        facts=np.stack(known).astype(np.float32),
+        facts=np.stack([facts[one] for one in pieces.record_ids]).astype(np.float32),
         batch_size=recipe.batch_size,
         accumulate=course.accumulate,
         seed=course.seed,
@@ -281,32 +270,62 @@ def teach(
         kept=keep,
         each_step=course.each_step,
     )
-    weights = out / "model.safetensors"
+    done = len(history) - (0 if before is None else before.step)
+    weights, seconds = out / _WEIGHTS, time.perf_counter() - began
     if ranks.first:
         keep(history)
-        _write(weights, course, training)
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        folder.write(
-            "loss.png",
-            curve.png(
-                history,
-                title=f"{method.name} {course.size}, run {run_id}, seed {course.seed}, {steps} steps",
-            ),
-        )
-        trainings.finish(
-            warehouse, training, weights_sha256=digest, seconds=time.perf_counter() - began
-        )
+        if done or not weights.exists():
+            folder.write(_WEIGHTS, _weights(course, training))
+        title = f"{method.name} {course.size}, run {run_id}, seed {course.seed}, {steps} steps"
+        folder.write("loss.png", curve.png(history, title=title))
+        trainings.finish(warehouse, training, weights_sha256=_digest(weights), seconds=seconds)
     ranks.wait()
     losses = history.losses()
     return replace(
         result,
-        done=len(history) - (0 if before is None else before.step),
+        done=done,
         first=float(np.mean(losses[:_SMOOTH])),
         loss=float(np.mean(losses[-_SMOOTH:])),
         weights=weights,
-        weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
-        seconds=time.perf_counter() - began,
+        weights_sha256=_digest(weights),
+        seconds=seconds,
     )
+
+
+def _training(
+    course: Course,
+    past: Warehouse,
+    pieces: Pieces,
+    options: Mapping[str, object],
+    result: PretrainResult,
+) -> trainings.Training:
+    """Return the run as a row."""
+    return trainings.Training(
+        run_id=result.run_id,
+        kind=course.kind,
+        method=result.method,
+        model=result.model,
+        size=result.size,
+        params=json.dumps(options, sort_keys=True),
+        started_from=course.started_from,
+        datasets=_datasets(past, pieces.record_ids),
+        records=result.records,
+        pieces=result.pieces,
+        steps=result.steps,
+        seed=course.seed,
+        versions=json.dumps(past.versions(), sort_keys=True),
+        code=program.code_version(),
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def as_begun(warehouse: Warehouse, out: Path, *, resume: bool) -> Warehouse:
+    """Return the warehouse as a run that is resumed began on it, or as it is now."""
+    versions = RunFolder(out).versions() if resume else None
+    return Warehouse(warehouse.root, at=versions or warehouse.versions())
 
 
 def _feed(past: Warehouse, ranks: Ranks, progress: Progress) -> Feed:
@@ -353,12 +372,11 @@ def _datasets(past: Warehouse, record_ids: Sequence[str]) -> tuple[str, ...]:
         return tuple(datasets_of(catalog, record_ids))
 
 
-def _write(path: Path, course: Course, training: trainings.Training) -> None:
-    """Write the weights with what they were made of."""
+def _weights(course: Course, training: trainings.Training) -> bytes:
+    """Return the file of the weights, which tells what they were made of."""
     method = course.method
     tensors = method.published({k: v.detach().cpu() for k, v in method.state_dict().items()})
-    write_safetensors(
-        path,
+    return safetensors_bytes(
         {name: one.float().contiguous().clone() for name, one in tensors.items()},
         settings=method.configuration.settings(),
         source=course.started_from,

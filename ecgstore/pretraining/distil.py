@@ -14,13 +14,12 @@ from ecgstore.catalog import Catalog
 from ecgstore.errors import NotEnoughDataError, UsageError
 from ecgstore.features import CONCATENATION, feature_set, matrix
 from ecgstore.models import get_spec
-from ecgstore.pretraining.course import Course, PretrainResult, teach
+from ecgstore.pretraining.course import Course, PretrainResult, as_begun, teach
 from ecgstore.pretraining.method import methods
 from ecgstore.pretraining.student import Student, Teacher
 from ecgstore.pretraining.training import find_records, read_start
 from ecgstore.progress import Progress, Silent
 from ecgstore.splitting.reshuffles import reshuffles
-from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from ecgstore.features import Member
     from ecgstore.pretraining.method import Method
+    from ecgstore.warehouse import Warehouse
 
 __all__ = ["distil"]
 
@@ -138,7 +138,8 @@ def distil(
         raise UsageError(msg, hint="Leave out --size.")
     checkpoint = None if weights is None else read_start(kind, weights)
     method: Method = kind.of(size or "mini", {}, checkpoint)
-    past = Warehouse(warehouse.root, at=warehouse.versions())
+    out = out or Path("pretrained") / f"distil-{name}"
+    past = as_begun(warehouse, out, resume=resume)
     rates, _ = find_records(past, where, ())
     with Catalog(past.relations()) as catalog:
         members = _members(catalog, teacher)
@@ -192,7 +193,7 @@ def distil(
         course,
         rates={one: rates[one] for one in ids},
         facts=dict(zip(ids, vectors, strict=True)),
-        out=out or Path("pretrained") / f"distil-{name}",
+        out=out,
         resume=resume,
         dry_run=dry_run,
         progress=progress,

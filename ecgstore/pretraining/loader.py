@@ -232,5 +232,6 @@ class Loader:
             signal = signal.masked_fill(counts == INVALID, torch.nan)
         if self._device.type == "cpu":
             cut = self._method.windows(signal.numpy(), group.rate_hz, on_host, draws)
-            return torch.from_numpy(np.ascontiguousarray(cut, np.float32))
+            with np.errstate(over="ignore"):  # infinite millivolts are found by their loss
+                return torch.from_numpy(np.ascontiguousarray(cut, np.float32))
         return self._method.windows(signal, group.rate_hz, on_device, draws).float()

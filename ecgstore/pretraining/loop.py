@@ -163,6 +163,8 @@ def train(
             ended = each_step is not None and each_step(step + 1)
             if ended or (step + 1) % every == 0 or step + 1 == steps:
                 settle()
+                if not all(bool(one.isfinite().all()) for one in method.parameters()):
+                    raise _not_finite(step, math.nan, loader.records(step), folder)
                 if ranks.first:
                     folder.save(_state(step + 1, method, optimiser, history))
                     if kept is not None:

@@ -52,30 +52,32 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, options: Mapping[str, object], *, resume: bool) -> bool:
+    def begin(
+        self, options: Mapping[str, object], *, resume: bool, versions: Mapping[str, int]
+    ) -> None:
         """Take the folder for a run with these options.
 
-        Returns:
-            Whether a run with them was begun before.
+        Args:
+            options: All that determines the weights.
+            resume: Whether it may have been begun before.
+            versions: Those of the tables it reads.
 
         Raises:
             UsageError: It holds a run and ``resume`` is false, or one with other options.
             WarehouseError: It cannot be written.
         """
         plain = json.loads(json.dumps(options))
-        try:
-            there = json.loads((self.path / _OPTIONS).read_text())
-        except FileNotFoundError:
-            there = None
-        except (OSError, ValueError) as error:
-            msg = f"{_OPTIONS} in {str(self.path)!r} cannot be read."
-            raise UsageError(msg, hint="Give another folder with -o.") from error
+        for draft in self.path.glob(".*.tmp"):  # of a process that was killed
+            with suppress(OSError):
+                disk.remove(draft)
+        there = self._begun().get("options")
         if there is None:
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 msg = f"{str(self.path)!r} exists and holds something else."
                 raise UsageError(msg, hint="Give another folder with -o.")
-            self._write(_OPTIONS, json.dumps(plain, indent=2, sort_keys=True).encode())
-            return False
+            told = {"options": plain, "versions": dict(versions)}
+            self._write(_OPTIONS, json.dumps(told, indent=2, sort_keys=True).encode())
+            return
         if there != plain:
             differs = "; ".join(
                 f"{key}: {_shown(there, key)} → {_shown(plain, key)}"
@@ -87,7 +89,20 @@ class RunFolder:
         if not resume:
             msg = f"{str(self.path)!r} holds such a run already."
             raise UsageError(msg, hint="Go on with it by --resume, or give another folder with -o.")
-        return True
+
+    def versions(self) -> dict[str, int] | None:
+        """Return the versions of the tables that the run here reads; None without one."""
+        return self._begun().get("versions")
+
+    def _begun(self) -> dict[str, Any]:
+        try:
+            there: dict[str, Any] = json.loads((self.path / _OPTIONS).read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            msg = f"{_OPTIONS} in {str(self.path)!r} cannot be read."
+            raise UsageError(msg, hint="Give another folder with -o.") from error
+        return there
 
     def save(self, state: State) -> None:
         """Write a checkpoint, whole or not at all, and remove all but the last two.

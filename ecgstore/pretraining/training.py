@@ -13,10 +13,9 @@ from ecgstore.catalog import Catalog
 from ecgstore.errors import NotEnoughDataError, UsageError
 from ecgstore.models import models
 from ecgstore.models.weights import read_checkpoint
-from ecgstore.pretraining.course import Course, PretrainResult, teach
+from ecgstore.pretraining.course import Course, PretrainResult, as_begun, teach
 from ecgstore.pretraining.method import methods
 from ecgstore.progress import Progress, Silent
-from ecgstore.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from ecgstore.models.weights import Checkpoint
     from ecgstore.pretraining.method import Method, Setting
+    from ecgstore.warehouse import Warehouse
 
 __all__ = ["PretrainResult", "find_records", "pretrain", "read_options", "read_start"]
 
@@ -118,7 +118,8 @@ def pretrain(
         before=trainings.lineage(models.get(kind.model).spec, checkpoint),
         options={"where": where},
     )
-    past = Warehouse(warehouse.root, at=warehouse.versions())
+    out = out or Path("pretrained") / name
+    past = as_begun(warehouse, out, resume=resume)
     rates, facts = find_records(past, where, kind.columns)
     return teach(
         warehouse,
@@ -126,7 +127,7 @@ def pretrain(
         course,
         rates=rates,
         facts=facts,
-        out=out or Path("pretrained") / name,
+        out=out,
         resume=resume,
         dry_run=dry_run,
         progress=progress,
