@@ -79,10 +79,11 @@ class RunFolder:
             self._write(_OPTIONS, json.dumps(told, indent=2, sort_keys=True).encode())
             return
         if there != plain:
+            before, now = _flat(there), _flat(plain)
             differs = "; ".join(
-                f"{key}: {_shown(there, key)} → {_shown(plain, key)}"
-                for key in sorted({*there, *plain})
-                if there.get(key) != plain.get(key)
+                f"{key}: {before.get(key, 'none')} → {now.get(key, 'none')}"
+                for key in sorted({*before, *now})
+                if before.get(key) != now.get(key)
             )
             msg = f"{str(self.path)!r} holds a run with other options ({differs})."
             raise UsageError(msg, hint="Give the same options to go on, or another folder with -o.")
@@ -156,5 +157,12 @@ class RunFolder:
             raise WarehouseError(msg, path=self.path, hint=hint) from error
 
 
-def _shown(options: Mapping[str, object], key: str) -> str:
-    return json.dumps(options[key]) if key in options else "not there"
+def _flat(options: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Return options within options under names with dots, their values as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in options.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = json.dumps(value)
+    return flat
