@@ -77,7 +77,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
     return Warehouse.create(tmp_path / "warehouse")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.lists(
         st.tuples(

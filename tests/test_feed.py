@@ -110,7 +110,7 @@ ROWS = st.lists(
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(shards=st.lists(ROWS, min_size=1, max_size=3))
 def test_the_feed_holds_what_the_table_holds(

@@ -351,8 +351,8 @@ def many(tmp_path_factory: pytest.TempPathFactory, write_wfdb: Writer) -> Path:
     "moment",
     [
         "waveforms/_staging/*/*.tmp",
-        "waveforms/_delta_log/*1.json",
-        "records/*.parquet",
+        pytest.param("waveforms/_delta_log/*1.json", marks=pytest.mark.slow),
+        pytest.param("records/*.parquet", marks=pytest.mark.slow),
     ],
 )
 def test_what_a_kill_cut_short_is_finished_by_the_next_run(

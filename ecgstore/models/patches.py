@@ -318,12 +318,14 @@ def filtered(windows: Signal, rate_hz: float, dsp: Arithmetic[Signal]) -> Signal
     return dsp.standardise_windows(windows)
 
 
-def variants(vector: str) -> tuple[Variant, ...]:
+def variants(vector: str, *, seconds: int = 9) -> tuple[Variant, ...]:
     """Return the two ways to feed a model of the family.
 
     Args:
         vector: How its vector is made, the last step of the preparation.
+        seconds: Length of a window.
     """
+    samples = 250 * seconds
     return tuple(
         Variant(
             name=name,
@@ -338,8 +340,8 @@ def variants(vector: str) -> tuple[Variant, ...]:
             preparation=(
                 "resample to 250 Hz by the Fourier method, to int(samples * 250 / rate)",
                 (
-                    "cut windows of 2250 samples: three at 0, s, 2 s, s = (samples - 2250) // 2; "
-                    "or one at s"
+                    f"cut windows of {samples} samples: three at 0, s, 2 s, "
+                    f"s = (samples - {samples}) // 2; or one at s"
                 ),
                 (
                     "each window on its own: Butterworth high-pass 0.67 Hz, order 5, forward and "
@@ -354,7 +356,7 @@ def variants(vector: str) -> tuple[Variant, ...]:
             ),
         )
         for name, windows in (
-            ("three", "three of 9 s spread over the record; the mean of their vectors"),
-            ("centre", "the 9 s in the middle"),
+            ("three", f"three of {seconds} s spread over the record; the mean of their vectors"),
+            ("centre", f"the {seconds} s in the middle"),
         )
     )

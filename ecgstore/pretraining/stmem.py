@@ -59,7 +59,7 @@ class PatchPretraining(MaskedAutoencoder):
     decoders: ClassVar = {
         "base": DecoderSize(),
         "small": DecoderSize(),
-        "mini": DecoderSize(dim=64, depth=1, heads=1, hidden=128),
+        "mini": DecoderSize(dim=64, depth=2, heads=1, hidden=128),
         "tiny": DecoderSize(dim=48, depth=1, heads=1, hidden=96),
     }
 
@@ -162,7 +162,7 @@ class StMemPretraining(PatchPretraining):
     sizes: ClassVar[Mapping[str, Any]] = {
         "base": StMemConfiguration(),
         "small": StMemConfiguration(dim=384, heads=6, hidden=1536),
-        "mini": StMemConfiguration(dim=128, depth=3, heads=2, hidden=256),
+        "mini": StMemConfiguration(patch=25, dim=128, depth=2, heads=2, hidden=256),
         "tiny": StMemConfiguration(dim=48, depth=2, heads=1, hidden=96),
     }
 

@@ -84,7 +84,7 @@ def test_what_cannot_be_tuned(table: Table, monkeypatch: pytest.MonkeyPatch) -> 
     x, y, groups = table
     with pytest.raises(UsageError, match="'resnet50' has no setting to tune") as caught:
         tune(ResNet50, x, y, groups, seconds=1)
-    assert "knn, logistic, mlp, xgboost" in (caught.value.hint or "")
+    assert "knn, logistic, mlp, sequence, xgboost" in (caught.value.hint or "")
     for wrong in ({"seconds": 0.0}, {"seconds": 1.0, "trials": 0}):
         with pytest.raises(UsageError, match=r"Tuning was given 0 (seconds|trials)"):
             tune(Logistic, x, y, groups, **wrong)  # type: ignore[arg-type]
