@@ -27,7 +27,7 @@ _MODELS = ("stmem.mini", "ecgfm.mini")
 _BASELINE = {"width": 8, "epochs": 2, "learning_rate": 0.004, "rate_hz": 50, "seconds": 3.0}
 _NOTICES = (
     "The ECGs are synthetic: no score here says how a model does on people.",
-    "The mini encoders are untrained: their scores show that the job runs, and nothing else.",
+    "The mini encoders are small and made from synthetic ECGs: for show, not for clinical use.",
     "The ResNet-50 baseline is cut short: an eighth of the width, 2 epochs, 3 s at 50 Hz.",
 )
 

@@ -44,7 +44,7 @@ def test_every_feature_set_is_scored_on_every_reshuffle(done: DemoResult) -> Non
 def test_it_says_what_its_scores_are_worth(done: DemoResult) -> None:
     said = " ".join(done.notices)
     assert "synthetic" in said
-    assert "untrained" in said
+    assert "not for clinical use" in said
     assert "60 synthetic ECGs" in repr(done)
 
 

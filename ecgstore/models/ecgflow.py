@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ecgstore.models.ecgflow_keys import DECODER, LEADS8, PATCH, EcgFlowConfiguration
 from ecgstore.models.encoder import Encoder
 from ecgstore.models.layers import Block, LayerNorm, Linear
-from ecgstore.models.model import Model, models
+from ecgstore.models.model import Model, mini, models
 from ecgstore.models.spec import HubFile, ModelSpec, Variant
 from ecgstore.signal import evaluation_starts, polyphase_length
 
@@ -241,22 +241,22 @@ _SPEC = ModelSpec(
 )
 
 models.add(_SPEC.name, Model(_SPEC, EcgFlowEncoder))
-for _name in ("ecgflow.tiny", "ecgflow.mini"):
-    models.add(
-        _name,
-        Model(
-            replace(
-                _SPEC,
-                name=_name,
-                summary="ECGFlow at small size, built in and untrained: for demos and tests.",
-                dim=64,
-                licence="MIT",
-                licence_note=None,
-                weights_source=None,
-                pretraining=(),
-                hub=None,
-            ),
-            EcgFlowEncoder,
-            EcgFlowConfiguration(dim=64, depth=2, heads=2, hidden=256),
+models.add(
+    "ecgflow.tiny",
+    Model(
+        replace(
+            _SPEC,
+            name="ecgflow.tiny",
+            summary="ECGFlow at small size, built in and untrained: for demos and tests.",
+            dim=64,
+            licence="MIT",
+            licence_note=None,
+            weights_source=None,
+            pretraining=(),
+            hub=None,
         ),
-    )
+        EcgFlowEncoder,
+        EcgFlowConfiguration(dim=64, depth=2, heads=2, hidden=256),
+    ),
+)
+models.add("ecgflow.mini", mini(_SPEC, EcgFlowEncoder, dim=128))

@@ -24,7 +24,7 @@ from ecgstore.models.ecgfm_keys import (
 )
 from ecgstore.models.encoder import Encoder
 from ecgstore.models.layers import Attention, LayerNorm, Linear, Mlp
-from ecgstore.models.model import Model, models
+from ecgstore.models.model import Model, mini, models
 from ecgstore.models.spec import HubFile, ModelSpec, Variant
 from ecgstore.record import LEADS
 from ecgstore.signal import consecutive_starts, linear_length
@@ -354,28 +354,28 @@ _SPEC = ModelSpec(
 )
 
 models.add(_SPEC.name, Model(_SPEC, EcgFmEncoder))
-for _name in ("ecgfm.tiny", "ecgfm.mini"):
-    models.add(
-        _name,
-        Model(
-            replace(
-                _SPEC,
-                name=_name,
-                summary="ECG-FM at small size, built in and untrained: for demos and tests.",
-                dim=64,
-                weights_source=None,
-                pretraining=(),
-                hub=None,
-            ),
-            EcgFmEncoder,
-            EcgFmConfiguration(
-                stem=((32, 2, 2),) * 4,
-                dim=64,
-                depth=2,
-                heads=2,
-                hidden=128,
-                position_kernel=16,
-                position_groups=4,
-            ),
+models.add(
+    "ecgfm.tiny",
+    Model(
+        replace(
+            _SPEC,
+            name="ecgfm.tiny",
+            summary="ECG-FM at small size, built in and untrained: for demos and tests.",
+            dim=64,
+            weights_source=None,
+            pretraining=(),
+            hub=None,
         ),
-    )
+        EcgFmEncoder,
+        EcgFmConfiguration(
+            stem=((32, 2, 2),) * 4,
+            dim=64,
+            depth=2,
+            heads=2,
+            hidden=128,
+            position_kernel=16,
+            position_groups=4,
+        ),
+    ),
+)
+models.add("ecgfm.mini", mini(_SPEC, EcgFmEncoder, dim=128))

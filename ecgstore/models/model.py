@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ecgstore.registry import Registry
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ecgstore.models.encoder import Encoder
     from ecgstore.models.spec import ModelSpec
 
-__all__ = ["Model", "models"]
+__all__ = ["Model", "mini", "models"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,39 @@ class Model:
     seed: int = 0
     packaged: str | None = None
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it needs no weights file."""
+        return self.untrained is not None or self.packaged is not None
+
 
 models: Registry[Model] = Registry("model", group="ecgstore.models", of=Model)
 """Every model by name; other packages add theirs by the entry-point group ``ecgstore.models``."""
+
+
+def mini(spec: ModelSpec, encoder: type[Encoder], *, dim: int) -> Model:
+    """Return the small pretrained encoder of an architecture that comes with ecgstore.
+
+    Args:
+        spec: The facts about the published model.
+        encoder: The class that runs it.
+        dim: Length of its vector.
+    """
+    name = f"{spec.arch}.mini"
+    facts = replace(
+        spec,
+        name=name,
+        summary=(
+            f"{encoder.family}, small, pretrained on synthetic ECGs and 73 open ones: for demos "
+            "and laptops, not for clinical use."
+        ),
+        dim=dim,
+        licence="MIT",
+        licence_note=None,
+        commercial=True,
+        weights_source=None,
+        pretraining=("synthetic-varied", "ecgstore open ECGs"),
+        known_weights=(),
+        hub=None,
+    )
+    return Model(facts, encoder, packaged=f"{name}.safetensors")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ecgstore.models.model import Model, models
+from ecgstore.models.model import Model, mini, models
 from ecgstore.models.patches import (
     PatchConfiguration,
     PatchEncoder,
@@ -165,6 +165,8 @@ class StMemEncoder(PatchEncoder):
         return len(LEADS) * facts.dim if self.readout == "lead" else super()._width(facts)
 
 
+_VECTOR = "mean of the patch tokens, then layer norm"
+
 _SPEC = ModelSpec(
     name="stmem",
     arch="stmem",
@@ -173,7 +175,7 @@ _SPEC = ModelSpec(
     window_s=9.0,
     leads=LEADS,
     missing_leads="omit",
-    variants=variants("mean of the patch tokens, then layer norm"),
+    variants=variants(_VECTOR),
     readouts=("embedding", "tokens-mean", "lead", "block{k}", "logits"),
     dim=768,
     licence="CC-BY-NC-4.0",
@@ -203,23 +205,28 @@ _SPEC = ModelSpec(
 )
 
 models.add(_SPEC.name, Model(_SPEC, StMemEncoder))
-for _name in ("stmem.tiny", "stmem.mini"):
-    models.add(
-        _name,
-        Model(
-            replace(
-                _SPEC,
-                name=_name,
-                summary="ST-MEM at small size, built in and untrained: for demos and tests.",
-                dim=48,
-                licence="MIT",
-                licence_note=None,
-                commercial=True,
-                weights_source=None,
-                pretraining=(),
-                known_weights=(),
-            ),
-            StMemEncoder,
-            StMemConfiguration(dim=48, depth=2, heads=1, hidden=96),
+models.add(
+    "stmem.tiny",
+    Model(
+        replace(
+            _SPEC,
+            name="stmem.tiny",
+            summary="ST-MEM at small size, built in and untrained: for demos and tests.",
+            dim=48,
+            licence="MIT",
+            licence_note=None,
+            commercial=True,
+            weights_source=None,
+            pretraining=(),
+            known_weights=(),
         ),
-    )
+        StMemEncoder,
+        StMemConfiguration(dim=48, depth=2, heads=1, hidden=96),
+    ),
+)
+models.add(
+    "stmem.mini",
+    mini(
+        replace(_SPEC, window_s=3.0, variants=variants(_VECTOR, seconds=3)), StMemEncoder, dim=128
+    ),
+)

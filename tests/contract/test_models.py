@@ -55,7 +55,7 @@ RATE_HZ = 400.0
 @pytest.fixture(scope="module", params=list(models))
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     """Return every model in turn: those built in, and the others with small weights."""
-    if models.get(request.param).untrained is not None:
+    if models.get(request.param).built_in:
         return load_encoder(request.param, device="cpu", precision="fp32")
     if request.param in MADE:
         made = MADE[request.param]
@@ -102,8 +102,7 @@ def test_spec_is_complete(name: str) -> None:
         facts = (variant.resampler, variant.normalisation, variant.windows, *variant.preparation)
         assert all(text.strip() for text in facts)
         assert spec.named(spec.pooling(variant, spec.readouts[0]))[0] in (variant.name, None)
-    built_in = models.get(name).untrained
-    assert (spec.weights_source is None) == (built_in is not None)
+    assert (spec.weights_source is None) == models.get(name).built_in
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.dim = 1  # type: ignore[misc]
 
@@ -115,7 +114,7 @@ def test_licences_and_citations() -> None:
     assert "2402.09450" in stmem.citations[0]
     assert get_spec("ecgfm").licence == "MIT"
     assert "2408.05178" in get_spec("ecgfm").citations[0]
-    assert [spec.name for spec in list_models("stmem*")] == ["stmem", "stmem.tiny"]
+    assert [one.name for one in list_models("stmem*")] == ["stmem", "stmem.mini", "stmem.tiny"]
 
 
 def test_shapes_agree(encoder: Encoder, signal: np.ndarray) -> None:

@@ -17,8 +17,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MINIS = ROOT / "ecgstore" / "models" / "minis"
 LIMIT = 3_000_000
 NAMES = ("ecgflow.mini", "ecgfm.mini", "stmem.mini")
-SHA256 = {}
-FIRST = {}
+SHA256 = {
+    "ecgflow.mini": "8b400c64ff23f15ec7b01b7f13e77f1b0196debfc343df486bf8f19a3147cf0b",
+    "ecgfm.mini": "5bcdf72cc435dc7772adfd9195a9d0cd0c538a3f9754b4f6531798feecc57e99",
+    "stmem.mini": "ef80a5e73c5e3c4bb04ee58e7204b428aa84138d141c1bb5184867eb2cbfe3f6",
+}
+FIRST = {
+    "ecgflow.mini": [0.24134, -0.28647, -0.0694, -0.17634],
+    "ecgfm.mini": [-1.54193, 0.19357, -0.76684, -2.04006],
+    "stmem.mini": [-2.04746, 0.94935, -2.5983, 0.19006],
+}
 """The first four numbers of the vector of the first record of the synthetic cohort."""
 
 

@@ -1,0 +1,180 @@
+"""The small encoders that come with ecgstore, from nothing: cohort, training, proof.
+
+    python benchmarks/minis.py cohort   --root R    a warehouse of synthetic and of open ECGs
+    python benchmarks/minis.py train    --root R    the three encoders, on it
+    python benchmarks/minis.py evaluate --root R    each beside its untrained twin, on PTB-XL
+    python benchmarks/minis.py package  --root R    into ecgstore/models/minis
+
+Each step is finished by running it again; without a step's name all run in this order. `RECIPES`
+is the whole recipe. The open ECGs are those of ``--data`` that are not PTB-XL's, nor made of them.
+A twin has the weights that its encoder had before the first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ecgstore import convert_weights
+from ecgstore.models.weights import write_safetensors
+from ecgstore.pretraining import methods
+from ecgstore.progress import Silent
+from ecgstore.store import Store
+from ecgstore.synthetic import cohort, write_wfdb
+
+BATCH = 32
+SEED = 7
+RECORDS = 4000
+ACS = 0.3
+SIZE = "mini"
+_CONTRAST = {
+    "stem_gradient": 1.0,
+    "tau_decay": 0.998,
+    "dropout": 0.0,
+    "negatives": 20,
+    "mask_span": 5,
+}
+
+RECIPES: dict[str, list[dict[str, Any]]] = {
+    "stmem": [
+        {"steps": 1300, "learning_rate": 0.0015, "settings": {"mask_ratio": 0.6}},
+        {"steps": 1100, "learning_rate": 0.001, "settings": {"mask_ratio": 0.6}},
+    ],
+    "ecgfm": [
+        {"steps": 1600, "learning_rate": 0.0007, "settings": _CONTRAST},
+        {"steps": 400, "learning_rate": 0.00007, "settings": _CONTRAST | {"tau": 0.5}},
+    ],
+    "ecgflow": [
+        {"steps": 2000, "learning_rate": 0.0015, "settings": {"mask_ratio": 0.5}},
+        {"steps": 2400, "learning_rate": 0.001, "settings": {"mask_ratio": 0.75}},
+    ],
+}
+"""What differs from the published recipe in each stage, which goes on from the one before."""
+
+OPEN = {
+    "challenge2021": [
+        f"challenge2021/{site}"
+        for site in (
+            "cpsc_2018",
+            "cpsc_2018_extra",
+            "chapman_shaoxing",
+            "ningbo",
+            "georgia",
+            "ptb",
+        )
+    ],
+    "cpsc2018": ["cpsc2018_original"],
+    "sph": ["sph"],
+}
+"""Open 12-lead ECGs of at least 10 s that no task is tested on here; ``ptbxl_hr`` is left out."""
+
+TASKS = ("MI", "NORM")
+MINIS = Path(__file__).resolve().parent.parent / "ecgstore" / "models" / "minis"
+
+
+def make_cohort(root: Path, data: Path, records: int) -> None:
+    """Fill a warehouse to train on."""
+    files = root / "ecgs"
+    if not (files / "labels.csv").exists():
+        write_wfdb(files, cohort(records, seed=SEED, acs=ACS, varied=True))
+    with Store(root / "pretraining") as store:
+        store.ingest(files, dataset="synthetic-varied", keep_ids=True)
+        for dataset, folders in OPEN.items():
+            for folder in folders:
+                store.ingest(data / folder, dataset=dataset)
+        print(store.sql("select dataset, site, count(*) as ecgs from records group by all").pl())
+
+
+def train(root: Path, name: str) -> Path:
+    """Train one encoder, stage by stage, and return the file of its encoder alone."""
+    weights = None
+    with Store(root / "pretraining") as store:
+        for number, stage in enumerate(RECIPES[name], start=1):
+            out = root / "runs" / f"{name}{number}"
+            done = store.pretrain(
+                name,
+                size=SIZE if weights is None else None,
+                weights=weights,
+                out=out,
+                resume=(out / "run.json").exists(),
+                batch_size=BATCH,
+                seed=SEED,
+                precision="fp32",
+                device="cpu",
+                **stage,
+            )
+            weights = done.weights
+            print(json.dumps(done.rows[0], default=str))
+    small = root / f"{name}.mini.safetensors"
+    small.unlink(missing_ok=True)
+    return convert_weights(name, str(weights), small)
+
+
+def twin(name: str, path: Path) -> Path:
+    """Write the weights that the training of an encoder began with."""
+    method = methods.get(name).of(SIZE, RECIPES[name][0]["settings"])
+    method.start(SEED)
+    state = {key: one.detach().clone() for key, one in method.state_dict().items()}
+    tensors = {key: one.contiguous() for key, one in method.published(state).items()}
+    path.unlink(missing_ok=True)
+    write_safetensors(path, tensors, settings=method.configuration.settings(), source="")
+    return path
+
+
+def evaluate(root: Path, data: Path, names: list[str]) -> None:
+    """Score minis, twins and the fusion of the minis, and compare them."""
+    with Store(root / "evaluation") as store:
+        store.ingest(data / "ptbxl", dataset="ptbxl", rate=500)
+        for name in names:
+            store.embed(name, weights=twin(name, root / f"{name}.twin.safetensors"), device="cpu")
+            mini = root / f"{name}.mini.safetensors"
+            store.embed(f"{name}.mini", weights=mini, device="cpu")
+        minis = [f"{name}.mini" for name in names]
+        features: list[Any] = [*names, *minis]
+        if len(names) > 1:
+            features.append(store.fuse(minis, name="minis"))
+        scores = store.evaluate(features, protocol="sound", task=list(TASKS), progress=Silent())
+        print(scores)
+        runs = {(row["task"], row["features"]): str(row["run_id"]) for row in scores.rows}
+        for task in TASKS:
+            pairs = [(f"{name}.mini", name) for name in names]
+            pairs += [("minis", mini) for mini in minis if len(names) > 1]
+            for a, b in pairs:
+                found = store.compare([runs[task, a], runs[task, b]], metric="AUROC")
+                print(task, found.sentence)
+                print(json.dumps(found.rows[0], default=str))
+
+
+def main() -> None:
+    """Do one step, or all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    steps = ("cohort", "train", "evaluate", "package")
+    parser.add_argument("step", nargs="?", choices=steps)
+    parser.add_argument("--root", type=Path, required=True, help="folder that all is made in")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--records", type=int, default=RECORDS)
+    parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    options = parser.parse_args()
+    options.root.mkdir(parents=True, exist_ok=True)
+    wanted = steps if options.step is None else (options.step,)
+    if "cohort" in wanted:
+        make_cohort(options.root, options.data, options.records)
+    if "train" in wanted:
+        for name in options.only:
+            train(options.root, name)
+    if "evaluate" in wanted:
+        evaluate(options.root, options.data, options.only)
+    if "package" in wanted:
+        for name in options.only:
+            shutil.copyfile(
+                options.root / f"{name}.mini.safetensors", MINIS / f"{name}.mini.safetensors"
+            )
+
+
+if __name__ == "__main__":
+    main()
