@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from .embed import Precision
 from .options import (
     DryRun,
     FormatOption,
     JsonOption,
     Overwrite,
+    Precision,
     as_format,
     complete_model,
     globals_of,

@@ -7,11 +7,20 @@ from typing import Annotated
 
 import typer
 
-from .embed import Precision
 from .options import (
+    Accumulate,
+    CheckpointEvery,
     DryRun,
     FormatOption,
     JsonOption,
+    LearningRate,
+    OneDevice,
+    Precision,
+    PrecisionOption,
+    Resume,
+    TrainingBatch,
+    TrainingSeed,
+    Where,
     as_format,
     complete_method,
     globals_of,
@@ -44,9 +53,7 @@ def distil(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="File the student starts from.")
     ] = None,
-    where: Annotated[
-        str | None, typer.Option("--where", help="SQL predicate over records, as age >= 65.")
-    ] = None,
+    where: Where = None,
     split_name: Annotated[
         str | None, typer.Option("--split", help="Learn from its training records only.")
     ] = None,
@@ -60,32 +67,14 @@ def distil(
         Path | None,
         typer.Option("-o", "--out", help="Folder of the run; default pretrained/distil-STUDENT."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in that folder.")
-    ] = False,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Records an update; default 64.", min=1)
-    ] = None,
-    accumulate: Annotated[
-        int, typer.Option("--accumulate", help="Parts of a batch, one after another.", min=1)
-    ] = 1,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="The highest; default 0.001.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of starting weights and order.")] = 0,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="Arithmetic of matrix products.")
-    ] = Precision.auto,
-    device: Annotated[
-        str,
-        typer.Option("--device", help="cpu, cuda, cuda:N or auto.", envvar="ECGSTORE_DEVICE"),
-    ] = "auto",
-    checkpoint_every: Annotated[
-        int | None,
-        typer.Option(
-            "--checkpoint-every", help="Updates between checkpoints; default a twentieth.", min=1
-        ),
-    ] = None,
+    resume: Resume = False,
+    batch_size: TrainingBatch = None,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = None,
+    seed: TrainingSeed = 0,
+    precision: PrecisionOption = Precision.auto,
+    device: OneDevice = "auto",
+    checkpoint_every: CheckpointEvery = None,
     dry_run: DryRun = False,
     form: FormatOption = None,
     as_json: JsonOption = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,9 @@ from .options import (
     FormatOption,
     JsonOption,
     Overwrite,
+    Precision,
+    PrecisionOption,
+    Where,
     as_format,
     complete_model,
     globals_of,
@@ -22,14 +24,6 @@ from .options import (
 from .output import emit, live
 
 __all__ = ["embed"]
-
-
-class Precision(StrEnum):
-    """Arithmetic of an encoder."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
 
 
 def embed(
@@ -62,9 +56,7 @@ def embed(
             help="What a checkpoint does not tell, such as ecgjepa.heads=4; may be repeated.",
         ),
     ] = None,
-    where: Annotated[
-        str | None, typer.Option("--where", help="SQL predicate over records, as age >= 65.")
-    ] = None,
+    where: Where = None,
     shard: Annotated[
         str | None,
         typer.Option("--shard", metavar="I/N", help="The i-th of n parts only, for array jobs."),
@@ -79,9 +71,7 @@ def embed(
         int | None,
         typer.Option("--batch-size", help="Windows per batch; default 8, on a GPU 256.", min=1),
     ] = None,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="auto takes bf16 where the hardware has it.")
-    ] = Precision.auto,
+    precision: PrecisionOption = Precision.auto,
     keep_windows: Annotated[
         bool, typer.Option("--keep-windows", help="Also keep the vector of each window.")
     ] = False,

@@ -8,12 +8,19 @@ from typing import Annotated
 
 import typer
 
-from .embed import Precision
 from .options import (
+    Accumulate,
     DryRun,
     FormatOption,
     JsonOption,
+    LearningRate,
+    OneDevice,
+    Precision,
+    PrecisionOption,
+    Resume,
     SplitName,
+    TrainingBatch,
+    TrainingSeed,
     as_format,
     complete_model,
     globals_of,
@@ -117,31 +124,17 @@ def finetune(
         float,
         typer.Option("--validation", help="Part of the training patients held out.", min=0.01),
     ] = 0.15,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", help="Records an update; default the recipe's.", min=1),
-    ] = None,
-    accumulate: Annotated[
-        int, typer.Option("--accumulate", help="Parts of a batch, computed in turn.", min=1)
-    ] = 1,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option("--learning-rate", help="Highest learning rate; default the recipe's."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="auto takes bf16 where the hardware has it.")
-    ] = Precision.auto,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu, cuda, or auto.", envvar="ECGSTORE_DEVICE")
-    ] = "auto",
+    batch_size: TrainingBatch = None,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = None,
+    seed: TrainingSeed = 0,
+    precision: PrecisionOption = Precision.auto,
+    device: OneDevice = "auto",
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Folder of the run; default finetuned/MODEL."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in that folder.")
-    ] = False,
+    resume: Resume = False,
     dry_run: DryRun = False,
     form: FormatOption = None,
     as_json: JsonOption = False,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ecgstore import Store
 
 __all__ = [
+    "Accumulate",
+    "CheckpointEvery",
     "Classifier",
     "DryRun",
     "Features",
@@ -26,11 +28,19 @@ __all__ = [
     "Globals",
     "JsonOption",
     "KeepIds",
+    "LearningRate",
+    "OneDevice",
     "Overwrite",
+    "Precision",
+    "PrecisionOption",
+    "Resume",
     "SetOption",
     "SplitName",
     "Target",
     "TargetOption",
+    "TrainingBatch",
+    "TrainingSeed",
+    "Where",
     "as_format",
     "globals_of",
     "key_values",
@@ -58,6 +68,44 @@ class Target(StrEnum):
     multiclass = "multiclass"
     continuous = "continuous"
     survival = "survival"
+
+
+class Precision(StrEnum):
+    """Arithmetic of an encoder."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+Where = Annotated[
+    str | None, typer.Option("--where", help="SQL predicate over records, as age >= 65.")
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="auto takes bf16 where the hardware has it.")
+]
+OneDevice = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, or auto.", envvar="ECGSTORE_DEVICE")
+]
+TrainingBatch = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Records an update; default the recipe's.", min=1),
+]
+Accumulate = Annotated[
+    int, typer.Option("--accumulate", help="Parts of a batch, computed in turn.", min=1)
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--learning-rate", help="Highest learning rate; default the recipe's."),
+]
+TrainingSeed = Annotated[int, typer.Option("--seed", help="Seed of all that is random.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")]
+CheckpointEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--checkpoint-every", help="Updates between checkpoints; default a 20th of all.", min=1
+    ),
+]
 
 
 def globals_of(context: typer.Context) -> Globals:

@@ -7,11 +7,20 @@ from typing import Annotated
 
 import typer
 
-from .embed import Precision
 from .options import (
+    Accumulate,
+    CheckpointEvery,
     DryRun,
     FormatOption,
     JsonOption,
+    LearningRate,
+    OneDevice,
+    Precision,
+    PrecisionOption,
+    Resume,
+    TrainingBatch,
+    TrainingSeed,
+    Where,
     as_format,
     complete_method,
     globals_of,
@@ -45,12 +54,8 @@ def pretrain(
         Path | None,
         typer.Option("-o", "--out", help="Folder of the run; default pretrained/MODEL."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in that folder.")
-    ] = False,
-    where: Annotated[
-        str | None, typer.Option("--where", help="SQL predicate over records, as age >= 65.")
-    ] = None,
+    resume: Resume = False,
+    where: Where = None,
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="Start from this file, published or of an earlier run."),
@@ -63,31 +68,13 @@ def pretrain(
             help="Set what the method has of its own, such as mask_ratio=0.5; may be repeated.",
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", help="Records an update; default the recipe's.", min=1),
-    ] = None,
-    accumulate: Annotated[
-        int,
-        typer.Option("--accumulate", help="Parts of a batch, computed in turn.", min=1),
-    ] = 1,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option("--learning-rate", help="Highest learning rate; default the recipe's."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="auto takes bf16 where the hardware has it.")
-    ] = Precision.auto,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu, cuda, or auto.", envvar="ECGSTORE_DEVICE")
-    ] = "auto",
-    checkpoint_every: Annotated[
-        int | None,
-        typer.Option(
-            "--checkpoint-every", help="Updates between checkpoints; default a 20th of all.", min=1
-        ),
-    ] = None,
+    batch_size: TrainingBatch = None,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = None,
+    seed: TrainingSeed = 0,
+    precision: PrecisionOption = Precision.auto,
+    device: OneDevice = "auto",
+    checkpoint_every: CheckpointEvery = None,
     dry_run: DryRun = False,
     form: FormatOption = None,
     as_json: JsonOption = False,
