@@ -229,9 +229,8 @@ def finetune(
     ids = data.record_ids
     parts = {one: "validation" if out_ else "train" for one, out_ in zip(ids, held, strict=True)}
     batch = batch_size or min(recipe.recipe.batch_size, int((~held).sum()))
-    rule = replace(recipe.recipe, batch_size=batch, epochs=epochs or recipe.recipe.epochs)
-    if learning_rate is not None:
-        rule = replace(rule, learning_rate=learning_rate, rate_for=None)
+    rule = recipe.recipe.told(batch_size=batch, learning_rate=learning_rate)
+    rule = replace(rule, epochs=epochs or rule.epochs)
     watch = Watch(
         method,
         past,

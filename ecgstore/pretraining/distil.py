@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,9 +161,7 @@ def distil(
     if checkpoint is not None:
         taught.take(checkpoint)
     method.observe(())  # where it cannot do without a file, it says so
-    recipe = replace(taught.recipe, batch_size=batch_size or taught.recipe.batch_size)
-    if learning_rate is not None:
-        recipe = replace(recipe, learning_rate=learning_rate)
+    recipe = taught.recipe.told(batch_size=batch_size, learning_rate=learning_rate)
     course = Course(
         kind="distil",
         method=taught,

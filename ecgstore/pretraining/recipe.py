@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 __all__ = ["Recipe"]
@@ -48,6 +48,13 @@ class Recipe:
     start: float = 0.0
     floor: float = 0.0
     clip: float | None = None
+
+    def told(self, *, batch_size: int | None, learning_rate: float | None) -> Recipe:
+        """Return the recipe with what a user says instead; a rate told holds for any batch."""
+        recipe = replace(self, batch_size=batch_size or self.batch_size)
+        if learning_rate is None:
+            return recipe
+        return replace(recipe, learning_rate=learning_rate, rate_for=None)
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of one update.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,9 +96,7 @@ def pretrain(
     size = size or "base"
     method = kind.of(size, told, checkpoint)
     recipe = kind.recipe_for(method.settings)
-    recipe = replace(recipe, batch_size=batch_size or recipe.batch_size)
-    if learning_rate is not None:
-        recipe = replace(recipe, learning_rate=learning_rate, rate_for=None)
+    recipe = recipe.told(batch_size=batch_size, learning_rate=learning_rate)
     method.start(seed)
     if checkpoint is not None and (missing := method.take(checkpoint)):
         progress.note(f"{checkpoint.path.name!r} lacks {len(missing)} tensors, which start anew.")
