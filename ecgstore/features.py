@@ -38,6 +38,7 @@ __all__ = [
     "is_member",
     "matrix",
     "member_parameters",
+    "outputs",
     "stored_members",
 ]
 
@@ -193,6 +194,14 @@ def stored_members(catalog: Catalog) -> list[Member]:
     """Return every model, version and read-out that has vectors."""
     query = "select distinct model, version, pooling from embeddings order by all"
     return [Member(**row) for row in catalog.table(query).to_pylist()]
+
+
+def outputs(catalog: Catalog, features: FeatureSet) -> list[str]:
+    """Return what the numbers of a vector stand for, if they are the logits of one head."""
+    query = f"select labels from models where {is_member(0)}"
+    rows = catalog.table(query, member_parameters(features.members[:1])).to_pylist()
+    alone = len(features.members) == 1 and rows
+    return list(rows[0]["labels"] or ()) if alone else []
 
 
 def definitions(catalog: Catalog) -> dict[str, FeatureSet]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from ecgstore.leakage import register_pretraining
+from ecgstore.models.model import models
 from ecgstore.schema import table_schema
 
 if TYPE_CHECKING:
@@ -41,10 +42,24 @@ def introduce(warehouse: Warehouse, encoder: Encoder, *, command: str, progress:
         warehouse.append("pretraining", seen, command=command)
 
 
+_OF_RECORDS = "the terms of the records they were trained on"
+
+
 def _licence(encoder: Encoder) -> str:
-    """Return the terms of the weights; those that were trained from nothing are their records'."""
-    ours = encoder.trained and not encoder.trained.get("before")
-    return "the terms of the records they were trained on" if ours else encoder.spec.licence
+    """Return the terms of the weights.
+
+    Weights trained here are under those of the weights they started from, or learned from as a
+    student; if there were none, under those of their records.
+    """
+    name, trained = encoder.spec.name, encoder.trained
+    packaged = name in models and encoder.weights_name == models.get(name).packaged
+    if packaged or not trained:
+        return encoder.spec.licence
+    told = trained.get("licences")
+    before = [str(one) for one in told] if isinstance(told, list) else []
+    if not before and trained.get("before"):  # a file of an earlier release
+        return encoder.spec.licence
+    return " and ".join(before) or _OF_RECORDS
 
 
 def _terms(encoder: Encoder) -> str:
@@ -72,6 +87,7 @@ def _row(encoder: Encoder) -> pa.Table:
                 "licence": _licence(encoder),
                 "citation": "\n".join(encoder.spec.citations),
                 "source": encoder.weights_name,
+                "labels": list(encoder.labels) if encoder.readout == "logits" else None,
             }
         ],
         schema=table_schema("models").arrow,

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ecgstore.catalog import Catalog
 from ecgstore.errors import NotEnoughDataError, UsageError
-from ecgstore.features import CONCATENATION, SIGNAL, FeatureSet, feature_set, matrix
+from ecgstore.features import CONCATENATION, SIGNAL, FeatureSet, feature_set, matrix, outputs
 from ecgstore.feed import stream
 from ecgstore.fitting import Plan
 from ecgstore.fuse import fitted_statistics, keep_statistics, stored_statistics
@@ -179,6 +179,7 @@ def prepare(
     else:
         one = under(terms.protocol, feature_set(catalog, features))
         definition = one.definition
+        params = kind.settled(params, task=task, labels=outputs(catalog, one))
         if one.method != CONCATENATION:
             fusion = fusions.get(one.method)
         taken, blocks = _vector_inputs(

@@ -238,7 +238,8 @@ _ALL = (
     ),
     TableSchema(
         "models",
-        "What made the vectors of a model, version and pooling.",
+        "What made the vectors of a model, version and pooling; labels says what each number of a "
+        "head's logits stands for.",
         columns(
             ("model", TEXT),
             ("version", TEXT),
@@ -250,6 +251,7 @@ _ALL = (
             licence=TEXT,
             citation=TEXT,
             source=TEXT,
+            labels=pa.list_(pa.field("element", TEXT)),
         ),
         key=("model", "version", "pooling"),
     ),

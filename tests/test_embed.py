@@ -193,6 +193,9 @@ def test_progress_and_terms_are_told_once(warehouse: Warehouse) -> None:
     assert "untrained" in first.notes[-1]
     assert all(citation in first.notes[-1] for citation in encoder.spec.citations)
     assert second.notes == [""]
+    packaged = _Meter()
+    embed(warehouse, load_encoder("stmem.mini", device="cpu"), where="age = 20", progress=packaged)
+    assert "stmem.mini: weights under MIT." in packaged.notes[-1]
 
 
 def test_an_interrupted_run_keeps_what_was_done(warehouse: Warehouse) -> None:

@@ -84,6 +84,22 @@ class Classifier(ABC):
         """Return the names of all settings, those that came later among them."""
         return {*cls.defaults, *cls.later}
 
+    @classmethod
+    def settled(
+        cls, params: Mapping[str, Setting], *, task: str, labels: Sequence[str]
+    ) -> Mapping[str, Setting]:
+        """Return settings with what depends on the task filled in.
+
+        Args:
+            params: What `read_settings` returned.
+            task: What will be learned.
+            labels: What the numbers of a vector stand for, where they are outputs of a head.
+
+        Raises:
+            UsageError: They do not fit the task.
+        """
+        return params
+
     def setting(self, key: str) -> Setting:
         """Return a setting, be it in `params` or one of `later` at its default."""
         return self.params[key] if key in self.params else self.later[key]

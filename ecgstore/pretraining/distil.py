@@ -49,7 +49,7 @@ _RUNS = """
 """The trainings in this warehouse that weights come from."""
 
 _SOURCE = """
-    select any_value(source) as source
+    select any_value(source) as source, any_value(licence) as licence
     from models
     where model = $model and version = $version
 """
@@ -228,9 +228,9 @@ def _seen(catalog: Catalog, members: Sequence[Member]) -> dict[str, list[str]]:
             catalog.table(_SEEN, {"name": name})["dataset"].to_pylist()
             for name in (f"{model}@{version}", model)
         ]
-        (source,) = catalog.table(_SOURCE, key)["source"].to_pylist() or [None]
+        (row,) = catalog.table(_SOURCE, key).to_pylist()
         known = next(filter(None, named), [] if runs else [_UNTOLD])
-        if (source or "").startswith("untrained"):
+        if untrained := (row["source"] or "").startswith("untrained"):
             known = []
         own = {name for run in runs for name in run["datasets"]}
         told = _joined(
@@ -239,6 +239,7 @@ def _seen(catalog: Catalog, members: Sequence[Member]) -> dict[str, list[str]]:
                 "runs": [run["run_id"] for run in runs],
                 "datasets": sorted(own),
                 "before": [name for name in known if name not in own],
+                "licences": [row["licence"]] if row["licence"] and not untrained else [],
             },
         )
     return told

@@ -39,7 +39,8 @@ def test_what_is_learned_is_embedded_and_evaluated(
     assert row["best"] <= row["done"] == row["steps"]
     weights = tmp_path / "run" / "model.safetensors"
     with Store(labelled) as store:
-        losses = store.table("select value from losses order by step")["value"].to_numpy()
+        query = "select value from losses where name = 'loss' order by step"
+        losses = store.table(query)["value"].to_numpy()
         assert len(losses) == row["steps"]
         assert losses[-3:].mean() < 0.7 * losses[:3].mean()
 
@@ -84,6 +85,35 @@ def test_what_is_learned_is_embedded_and_evaluated(
             store.evaluate([features], "three", classifier="head")
 
 
+def test_of_several_outputs_the_one_of_the_task_is_scored(labelled: Path, tmp_path: Path) -> None:
+    with Store(labelled) as store:
+        fast = store.table("select record_id, label from labels where task = 'FAST'").to_pylist()
+        table = tmp_path / "slow.csv"
+        rows = [f"{one['record_id']},{1 - one['label']}" for one in fast]
+        table.write_text("\n".join(["record_id,SLOW", *rows]) + "\n")
+        store.label(table, task="SLOW", label="SLOW")
+        done = finetune(store, tasks=["FAST", "SLOW"], learning_rate=0.002, epochs=6, patience=6)
+        more: dict[str, Any] = {"weights": done.weights, "device": "cpu", "precision": "fp32"}
+        logits = store.embed("ecgflow.tiny:logits", **more).version
+        (made,) = store.table("select version, labels from models").to_pylist()
+        assert made["labels"] == ["FAST", "SLOW"]
+        embedding = store.embed("ecgflow.tiny", **more).version
+
+        def auroc(task: str, version: str = logits, **more: Any) -> float:
+            features = f"ecgflow.tiny@{version}"
+            told = store.evaluate([features], "one", task=task, classifier="head", **more)
+            (score,) = told.scores
+            return float(np.mean(score.values["AUROC"]))
+
+        assert min(auroc("FAST"), auroc("SLOW")) > 0.9
+        for output in ("FAST", "0"):
+            assert auroc("SLOW", params={"output": output}) == pytest.approx(1 - auroc("FAST"))
+        with pytest.raises(UsageError, match="no output 'RARE'; it has FAST, SLOW"):
+            auroc("RARE")
+        with pytest.raises(UsageError, match="Nothing tells which number"):
+            auroc("FAST", embedding)
+
+
 def test_it_stops_early_keeps_the_best_and_is_done_when_resumed(labelled: Path) -> None:
     with Store(labelled) as store:
         # So fast that it gets no better than its first looks.
@@ -95,6 +125,8 @@ def test_it_stops_early_keeps_the_best_and_is_done_when_resumed(labelled: Path) 
         assert first.best == first.judged[best].step
         assert (first.auroc, first.loss) == (scores[best], first.judged[best].loss)
         assert len(scores) == best + 1 + 2
+        query = "select value from losses where name = 'validation_auroc' order by step"
+        assert store.table(query)["value"].to_pylist() == scores
         assert first.weights is not None
         again = finetune(store, **more, resume=True)
         assert again.weights_sha256 == first.weights_sha256

@@ -202,6 +202,12 @@ def test_a_student_has_seen_what_its_teacher_had(taught: Path, tmp_path: Path) -
     student = load_encoder("ecgflow", weights=second.weights, device="cpu")
     assert student.trained["runs"] == [first.run_id, second.run_id]
     assert student.trained["before"] == []
+    of_records = "the terms of the records they were trained on"
+    assert student.trained["licences"] == [of_records], "the teacher's, not the student's model's"
+    with Store(taught) as store:
+        version = store.embed("ecgflow", weights=second.weights, device="cpu").version
+        found = store.sql(f"select licence from models where version = '{version}'").fetchone()
+    assert found == (of_records,)
 
 
 def test_what_cannot_be_learned_is_said(taught: Path, tmp_path: Path) -> None:
