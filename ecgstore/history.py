@@ -115,8 +115,8 @@ def moment(root: Path, at: str | datetime | None) -> datetime | dict[str, int | 
 
     Args:
         root: The warehouse folder.
-        at: A datetime or ISO time, UTC unless it says otherwise; or the id of a run, which stands
-            for the table versions the run read.
+        at: A datetime or ISO time, UTC unless it says otherwise; or the id of a run or a training,
+            which stands for the table versions it read.
 
     Raises:
         UnknownNameError: No run has this id.
@@ -136,8 +136,10 @@ def _versions_of(root: Path, run_id: str) -> dict[str, int | None]:
         msg = f"{run_id!r} is neither a time nor the id of a run."
         hint = "Give a time such as 2024-05-01T12:00, UTC unless it says otherwise, or a run id."
         raise UsageError(msg, hint=hint)
-    rows = Warehouse(root).table("scores").read(["run_id", "versions", "at"]).sort_by("at")
-    stored = dict(zip(rows["run_id"].to_pylist(), rows["versions"].to_pylist(), strict=True))
+    warehouse, stored = Warehouse(root), dict[str, str]()
+    for table in filter(warehouse.files, ("trainings", "scores")):
+        rows = warehouse.table(table).read(["run_id", "versions", "at"]).sort_by("at")
+        stored |= zip(rows["run_id"].to_pylist(), rows["versions"].to_pylist(), strict=True)
     if run_id not in stored:
         raise UnknownNameError(run_id, kind="run", known=stored)
     versions = json.loads(stored[run_id])

@@ -39,7 +39,7 @@ TRAINING = (
     TableSchema(
         "losses",
         "The loss, or a term of it, of a step of a training, and the learning rate it was made "
-        "with.",
+        "with; validation_loss and validation_auroc are of the records held out, after the step.",
         columns(
             ("run_id", TEXT), ("step", INT), ("name", TEXT), value=DOUBLE, learning_rate=DOUBLE
         ),

@@ -6,9 +6,10 @@ then. What a weights file must tell of its training, wherever it is taken, is ma
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,10 +23,21 @@ if TYPE_CHECKING:
     from ecgstore.models.weights import Checkpoint
     from ecgstore.warehouse import Warehouse
 
-__all__ = ["Training", "begin", "finish", "keep_losses", "lineage", "note"]
+__all__ = ["Training", "begin", "finish", "keep_looks", "keep_losses", "lineage", "note"]
 
 _UNTOLD = "what its first weights were trained on"
 """A dataset of which nothing is known, in place of what nobody has published."""
+
+
+class Look(Protocol):
+    """What validation records said after some steps; AUROC is NaN where there is none."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def auroc(self) -> float: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +115,33 @@ def keep_losses(
     """
     done = 0
     if warehouse.files("losses"):
-        mine = warehouse.table("losses").read(["step"], pc.field("run_id") == run_id)
+        where = (pc.field("run_id") == run_id) & pc.field("name").isin(list(names))
+        mine = warehouse.table("losses").read(["step"], where)
         done = pc.max(mine["step"]).as_py() or 0
     rows = [
         {"run_id": run_id, "step": step, "name": name, "value": value, "learning_rate": rate}
         for step, (told, rate) in enumerate(zip(values, rates, strict=True), start=1)
         if step > done
         for name, value in zip(names, told, strict=True)
+    ]
+    if rows:
+        table = pa.Table.from_pylist(rows, schema=table_schema("losses").arrow)
+        warehouse.append("losses", table, command=f"losses {run_id}")
+
+
+def keep_looks(warehouse: Warehouse, run_id: str, looks: Sequence[Look]) -> None:
+    """Write what validation records said, those of the steps that are not there yet.
+
+    Args:
+        warehouse: Where the run is written down.
+        run_id: The run.
+        looks: What they said, each after so many steps.
+    """
+    rows = [
+        {"run_id": run_id, "step": look.step, "name": f"validation_{name}", "value": value}
+        for look in looks
+        for name, value in (("loss", look.loss), ("auroc", look.auroc))
+        if math.isfinite(value)
     ]
     if rows:
         table = pa.Table.from_pylist(rows, schema=table_schema("losses").arrow)
@@ -153,13 +185,15 @@ def lineage(
 
     Returns:
         ``runs``: earlier trainings by ecgstore; ``datasets``: those of their records; ``before``:
-        corpora of the weights that the first of them started from.
+        corpora of the weights that the first of them started from; ``licences``: the terms of
+        those.
     """
-    told: dict[str, list[str]] = {"runs": [], "datasets": [], "before": []}
+    told: dict[str, list[str]] = {"runs": [], "datasets": [], "before": [], "licences": []}
     if checkpoint is None:
         return told
     if not checkpoint.trained:
-        return told | {"before": list(dict.fromkeys([*spec.pretraining, *also])) or [_UNTOLD]}
+        before = list(dict.fromkeys([*spec.pretraining, *also])) or [_UNTOLD]
+        return told | {"before": before, "licences": [spec.licence]}
     for key in told:
         found = checkpoint.trained.get(key)
         told[key] = [str(one) for one in found] if isinstance(found, list) else []
@@ -187,6 +221,7 @@ def note(
         "runs": [*earlier.get("runs", ()), training.run_id],
         "datasets": list(dict.fromkeys([*earlier.get("datasets", ()), *training.datasets])),
         "before": list(earlier.get("before", ())),
+        "licences": list(earlier.get("licences", ())),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import torch
 
 from ecgstore.models import convert_weights, get_spec, load_encoder
 from ecgstore.models.weights import read_checkpoint, write_safetensors
+from ecgstore.store import Store
 from ecgstore.trainings import Training, begin, finish, keep_losses, lineage, note
 from ecgstore.warehouse import Warehouse
 
@@ -89,6 +91,15 @@ def test_runs_are_kept_apart_in_a_warehouse_made_before_there_were_any(house: Wa
     assert len(rows(house, "trained_records")) == 6
 
 
+def test_a_training_stands_for_what_it_read(house: Warehouse) -> None:
+    read = house.versions()
+    begin(house, replace(TRAINING, versions=json.dumps(read)), PARTS)
+    with Store(house.root, at=TRAINING.run_id) as then, Store(house.root) as now:
+        assert then.warehouse.versions() == read
+        count = "select count(*) from trained_records"
+        assert (then.sql(count).fetchone(), now.sql(count).fetchone()) == ((0,), (3,))
+
+
 def test_a_file_tells_its_training_and_those_before(tmp_path: Path) -> None:
     spec, first = get_spec("stmem"), note(TRAINING)
     path = tmp_path / "first.safetensors"
@@ -96,17 +107,18 @@ def test_a_file_tells_its_training_and_those_before(tmp_path: Path) -> None:
     write_safetensors(path, tensors, settings={}, source=None, trained=first)
     checkpoint = read_checkpoint("stmem", path)
     assert checkpoint.trained == first
-    assert lineage(spec, None) == {"runs": [], "datasets": [], "before": []}
+    assert lineage(spec, None) == {"runs": [], "datasets": [], "before": [], "licences": []}
     later = replace(TRAINING, run_id="ff", datasets=("ptbxl", "other"))
     told = note(later, lineage(spec, checkpoint))
     assert told["runs"] == ["0a1b2c", "ff"]
     assert told["datasets"] == ["mine", "ptbxl", "other"]
-    assert told["before"] == []
+    assert (told["before"], told["licences"]) == ([], [])
     plain = tmp_path / "plain.safetensors"
     write_safetensors(plain, tensors, settings={}, source="beef")
     published = read_checkpoint("stmem", plain)
     assert published.trained == {}
     assert lineage(spec, published, also=["ptbxl"])["before"] == [*spec.pretraining, "ptbxl"]
+    assert note(later, lineage(spec, published))["licences"] == [spec.licence]
     untold = lineage(replace(spec, pretraining=()), published)["before"]
     assert len(untold) == 1, "what nobody has published is not nothing"
 

@@ -227,7 +227,6 @@ def finetune(
     )
     method.start(seed)
     ids = data.record_ids
-    parts = {one: "validation" if out_ else "train" for one, out_ in zip(ids, held, strict=True)}
     batch = batch_size or min(recipe.recipe.batch_size, int((~held).sum()))
     rule = recipe.recipe.told(batch_size=batch, learning_rate=learning_rate)
     rule = replace(rule, epochs=epochs or rule.epochs)
@@ -264,14 +263,14 @@ def finetune(
             "watch": watch.by,
             "training": asdict(method.training_plan),
         },
-        parts=parts,
-        each_step=watch,
+        validation=[one for one, out_ in zip(ids, held, strict=True) if out_],
+        watch=watch,
     )
     done = teach(
         warehouse,
         past,
         course,
-        rates={one: data.rates[one] for one, part in parts.items() if part == "train"},
+        rates={one: data.rates[one] for one, out_ in zip(ids, held, strict=True) if not out_},
         facts=dict(zip(ids, data.labels.astype(np.float32), strict=True)),
         out=out,
         resume=resume,

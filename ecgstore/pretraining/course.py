@@ -11,7 +11,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from ecgstore.warehouse import Warehouse
 from ecgstore.waveforms import scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -123,6 +123,17 @@ class PretrainResult:
         )
 
 
+class Watch(Protocol):
+    """Looks at validation records; see `ecgstore.finetuning.watch.Watch`."""
+
+    @property
+    def judged(self) -> Sequence[trainings.Look]:
+        """The looks of this process."""
+
+    def __call__(self, step: int) -> bool:
+        """Tell whether to stop after so many updates."""
+
+
 @dataclass(frozen=True, eq=False)
 class Course:
     """What is to be trained and how; shared by pretraining, finetuning and distilling.
@@ -141,8 +152,8 @@ class Course:
         started_from: SHA-256 of the file the weights come from, or None.
         before: What those weights had seen, as `ecgstore.trainings.lineage` tells.
         options: What else determines the weights.
-        parts: Part of each record, ``train`` or ``validation``; None means all are ``train``.
-        each_step: Called after every update; True ends the run.
+        validation: Records that are not trained on, by which the best update is chosen.
+        watch: Called after every update, to end the run when validation says so.
     """
 
     kind: str
@@ -158,8 +169,8 @@ class Course:
     started_from: str | None = None
     before: Mapping[str, Sequence[str]] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
-    parts: Mapping[str, str] | None = None
-    each_step: Callable[[int], bool] | None = None
+    validation: Sequence[str] = ()
+    watch: Watch | None = None
 
 
 def teach(
@@ -209,6 +220,7 @@ def teach(
         feed = _feed(past, ranks, quiet)
         pieces = find_pieces(feed.scan(rates.keys()), rates, spec.leads, method, progress=quiet)
     _check(pieces, spec.name)
+    pieces = pieces.that_fill(recipe.batch_size)
     order = Order(pieces, recipe.batch_size, course.seed)
     steps = course.steps or recipe.epochs * order.batches
     options = _options(course, steps, precision, pieces)
@@ -233,7 +245,8 @@ def teach(
     ranks.wait()
     training = _training(course, past, pieces, options, result)
     if ranks.first:
-        parts = course.parts or dict.fromkeys(pieces.record_ids, "train")
+        parts = dict.fromkeys(pieces.record_ids, "train")
+        parts |= dict.fromkeys(course.validation, "validation")
         trainings.begin(warehouse, training, parts)
     loader = Loader(
         feed,
@@ -254,6 +267,8 @@ def teach(
 
     def keep(history: History) -> None:
         trainings.keep_losses(warehouse, run_id, history.names, history.values, history.rates)
+        if course.watch is not None:
+            trainings.keep_looks(warehouse, run_id, course.watch.judged)
 
     history = train(
         method,
@@ -268,7 +283,7 @@ def teach(
         every=course.every or max(1, steps // _CHECKPOINTS),
         progress=quiet,
         kept=keep,
-        each_step=course.each_step,
+        each_step=course.watch,
     )
     done = len(history) - (0 if before is None else before.step)
     weights, seconds = out / _WEIGHTS, time.perf_counter() - began

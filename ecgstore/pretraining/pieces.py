@@ -69,6 +69,29 @@ class Pieces:
         whole.update(repr(self.lead_sets).encode())
         return whole.hexdigest()[:12]
 
+    def that_fill(self, batch_size: int) -> Pieces:
+        """Return the pieces that a batch can ever hold, the others counted in `left_out`.
+
+        A batch has the same leads throughout, so those with leads that fewer pieces than a batch
+        have are never trained on. Where that would leave none, all stay.
+        """
+        fills = np.bincount(self.kind, minlength=len(self.lead_sets)) >= batch_size
+        if fills.all() or not fills.any():
+            return self
+        kept = fills[self.kind]
+        records, place = np.unique(self.record[kept], return_inverse=True)
+        why = "fewer than a batch with their leads"
+        return Pieces(
+            tuple(self.record_ids[one] for one in records),
+            record=place.astype(np.int64),
+            start=self.start[kept],
+            samples=self.samples[kept],
+            rate_hz=self.rate_hz[kept],
+            kind=(np.cumsum(fills) - 1)[self.kind[kept]],
+            lead_sets=tuple(one for one, full in zip(self.lead_sets, fills, strict=True) if full),
+            left_out={**self.left_out, why: int((~kept).sum())},
+        )
+
 
 def find_pieces(
     waveforms: Iterable[Waveform],

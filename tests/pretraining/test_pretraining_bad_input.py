@@ -156,6 +156,19 @@ def test_records_are_cut_into_pieces_and_short_ones_left_out(tmp_path: Path) -> 
     assert used == [("ds/0",), ("ds/1",), ("ds/2",), ("ds/long",)]
 
 
+def test_pieces_that_no_batch_can_hold_are_counted_and_not_learned_from(tmp_path: Path) -> None:
+    """A batch has the same leads throughout; one record alone has the limb leads only."""
+    limb = {**row("ds/limb"), **dict.fromkeys(COLUMNS[6:], np.full(10 * RATE_HZ, INVALID))}
+    home = filled(tmp_path / "w", [*(row(f"ds/{i}") for i in range(4)), limb])
+    done = learn(home, tmp_path / "two", "anyecg.tokeniser", batch_size=2, steps=1)
+    assert (done.records, done.pieces) == (4, 4)
+    assert done.left_out == {"fewer than a batch with their leads": 1}
+    with Store(home) as store:
+        assert store.sql("select count(*) from trained_records").fetchone() == (4,)
+    all_of_them = learn(home, tmp_path / "one", "anyecg.tokeniser", batch_size=1, steps=5)
+    assert (all_of_them.records, all_of_them.left_out) == (5, {})
+
+
 def test_records_that_are_all_too_short_are_said_and_nothing_is_begun(tmp_path: Path) -> None:
     home = filled(tmp_path / "w", [row(f"ds/{i}", seconds=5) for i in range(4)])
     with pytest.raises(NotEnoughDataError, match="4 too short") as told:
