@@ -250,7 +250,7 @@ def test_two_processes_embed_each_record_once(
     assert sorted(warehouse.table("embeddings").read()["record_id"].to_pylist()) == names
 
 
-THREE = ("ecgfm.tiny", "stmem.tiny", "ecgjepa.mini")
+THREE = ("ecgfm.tiny", "stmem.tiny", "ecgjepa.tiny")
 
 
 class _FailingGpu:
@@ -276,20 +276,20 @@ def filled(folder: Path, count: int) -> Warehouse:
 
 def test_a_lost_device_costs_nothing_that_was_done(tmp_path: Path) -> None:
     warehouse = filled(tmp_path, 6)
-    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgjepa.tiny", device="cpu", precision="fp32")
     encoder.encode = _FailingGpu(encoder, after=2)  # type: ignore[assignment,method-assign]
     with pytest.raises(DeviceError, match=r"'cpu' stopped working.*illegal memory") as caught:
         embed(warehouse, encoder, batch_size=2)
     assert "run the same command again" in str(caught.value)
     assert 2 <= len(vectors(warehouse)) <= 4
-    whole = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    whole = load_encoder("ecgjepa.tiny", device="cpu", precision="fp32")
     assert embed(warehouse, whole, batch_size=2).embedded < 6
     assert len(vectors(warehouse)) == 6
 
 
 def test_what_is_not_finite_is_counted_and_never_stored(tmp_path: Path) -> None:
     warehouse = filled(tmp_path, 3)
-    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgjepa.tiny", device="cpu", precision="fp32")
     for parameter in encoder.network.parameters():
         parameter.mul_(1e30)  # finite, but the products are not
     result = embed(warehouse, encoder)
@@ -361,7 +361,7 @@ def test_a_model_cannot_be_given_twice(tmp_path: Path) -> None:
 
 def test_parts_make_the_whole(tmp_path: Path) -> None:
     warehouse = filled(tmp_path, 40)
-    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgjepa.tiny", device="cpu", precision="fp32")
     for part in ("1/3", "2/3"):
         assert embed(warehouse, encoder, shard=part).embedded
     after_two = vectors(warehouse)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-NAMES = ("ecgfm.tiny", "stmem.tiny", "ecgjepa.mini")
+NAMES = ("ecgfm.tiny", "stmem.tiny", "ecgjepa.tiny")
 LIMB = LEADS[:5]
 
 
@@ -158,7 +158,7 @@ def test_a_reader_that_leaves_early_ends_every_thread(records: list[Waveform]) -
 def test_records_of_all_lengths_share_batches_of_windows() -> None:
     """As many lengths as records, which is what some archives hold."""
     mixed = [waveform(f"m{number}", seconds=10 + number / 10) for number in range(10)]
-    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgjepa.tiny", device="cpu", precision="fp32")
     whole, sizes = encoder.encode, []
 
     def encode(windows: torch.Tensor, leads: tuple[str, ...]) -> object:
@@ -180,7 +180,7 @@ def test_records_of_all_lengths_share_batches_of_windows() -> None:
 
 
 def test_what_waits_for_company_is_bounded() -> None:
-    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgjepa.tiny", device="cpu", precision="fp32")
     asked = 0
 
     def source() -> Iterator[Waveform]:

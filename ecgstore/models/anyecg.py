@@ -388,7 +388,7 @@ models.add(
         replace(
             _SPEC,
             name="anyecg.tiny",
-            summary="AnyECG at small size, built in and untrained: for demos and tests.",
+            summary="AnyECG at very small size, built in and untrained: for demos and tests.",
             dim=SIZES["tiny"].dim,
             licence="MIT",
             licence_note=None,

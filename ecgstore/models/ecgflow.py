@@ -247,7 +247,7 @@ models.add(
         replace(
             _SPEC,
             name="ecgflow.tiny",
-            summary="ECGFlow at small size, built in and untrained: for demos and tests.",
+            summary="ECGFlow at very small size, built in and untrained: for demos and tests.",
             dim=64,
             licence="MIT",
             licence_note=None,

@@ -360,7 +360,7 @@ models.add(
         replace(
             _SPEC,
             name="ecgfm.tiny",
-            summary="ECG-FM at small size, built in and untrained: for demos and tests.",
+            summary="ECG-FM at very small size, built in and untrained: for demos and tests.",
             dim=64,
             weights_source=None,
             pretraining=(),

@@ -331,12 +331,12 @@ _SPEC = ModelSpec(
 
 models.add(_SPEC.name, Model(_SPEC, EcgJepaEncoder))
 models.add(
-    "ecgjepa.mini",
+    "ecgjepa.tiny",
     Model(
         replace(
             _SPEC,
-            name="ecgjepa.mini",
-            summary="ECG-JEPA at small size, built in and untrained: for demos and tests.",
+            name="ecgjepa.tiny",
+            summary="ECG-JEPA at very small size, built in and untrained: for demos and tests.",
             dim=48,
             weights_source=None,
             pretraining=(),

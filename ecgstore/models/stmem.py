@@ -211,7 +211,7 @@ models.add(
         replace(
             _SPEC,
             name="stmem.tiny",
-            summary="ST-MEM at small size, built in and untrained: for demos and tests.",
+            summary="ST-MEM at very small size, built in and untrained: for demos and tests.",
             dim=48,
             licence="MIT",
             licence_note=None,

@@ -325,7 +325,7 @@ def test_built_in_weights_are_the_same_everywhere() -> None:
         "anyecg.tiny": "407b9b74830af5b2",
         "ecgflow.tiny": "a5b6f32a83d8f5f3",
         "ecgfm.tiny": "f0d555733b2f7909",
-        "ecgjepa.mini": "ad109d50f4fc09bc",
+        "ecgjepa.tiny": "ad109d50f4fc09bc",
         "stmem.tiny": "35de771125eadc4e",
     }
 

@@ -45,7 +45,7 @@ def record() -> NDArray[np.float64]:
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     """Return an encoder of eight leads that does not centre each."""
-    return ecgstore.load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    return ecgstore.load_encoder("ecgjepa.tiny", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_gradients_add_up_where_an_encoder_normalises(record: NDArray[np.float64
 
 
 def test_several_encoders_share_one_score(record: NDArray[np.float64]) -> None:
-    names = ("ecgjepa.mini", "ecgflow.tiny")
+    names = ("ecgjepa.tiny", "ecgflow.tiny")
     encoders = [ecgstore.load_encoder(one, device="cpu", precision="fp32") for one in names]
     found = gradients(
         encoders,

@@ -49,7 +49,7 @@ def encoder(folder: Path, request: pytest.FixtureRequest) -> EcgJepaEncoder:
 
 @pytest.fixture(scope="module")
 def mini() -> EcgJepaEncoder:
-    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgjepa.tiny", device="cpu", precision="fp32")
     assert isinstance(encoder, EcgJepaEncoder)
     return encoder
 
@@ -127,7 +127,7 @@ def test_preparation(mini: EcgJepaEncoder, inputs: Arrays) -> None:
 
 
 def test_a_strip_squeezed_into_ten_seconds(mini: EcgJepaEncoder, inputs: Arrays) -> None:
-    squeeze = load_encoder("ecgjepa.mini:squeeze", device="cpu", precision="fp32")
+    squeeze = load_encoder("ecgjepa.tiny:squeeze", device="cpu", precision="fp32")
     assert (squeeze.pooling, mini.pooling) == ("squeeze", "embedding")
     assert squeeze.version != mini.version
     strips = resample(inputs["raw_500hz_12lead_mv"], 4096, axis=-1)
@@ -150,7 +150,7 @@ def test_absent_leads_are_left_out(mini: EcgJepaEncoder, inputs: Arrays) -> None
     np.testing.assert_array_equal(mini.prepare(signal, rate_hz=500, leads=TWELVE), alone)
     assert mini.window_leads(TWELVE, signal=signal) == kept
     assert mini.embed(alone, leads=kept).shape == (1, 48)
-    one_vector_a_lead = load_encoder("ecgjepa.mini:lead", device="cpu", precision="fp32")
+    one_vector_a_lead = load_encoder("ecgjepa.tiny:lead", device="cpu", precision="fp32")
     with pytest.raises(UnfitRecordError, match="V1, V3"):
         one_vector_a_lead.prepare(signal, rate_hz=500, leads=TWELVE)
 
@@ -160,7 +160,7 @@ def test_absent_leads_are_left_out(mini: EcgJepaEncoder, inputs: Arrays) -> None
     (121, 1210), (242, 2420), (484, 4840), (968, 9680), (250, 2500), (500, 5000), (257, 2570),
 ])  # fmt: skip
 def test_ten_seconds_are_enough_at_any_rate(variant: str, rate_hz: float, samples: int) -> None:
-    encoder = load_encoder(f"ecgjepa.mini:{variant}", device="cpu", precision="fp32")
+    encoder = load_encoder(f"ecgjepa.tiny:{variant}", device="cpu", precision="fp32")
     signal = np.random.default_rng(0).standard_normal((2, samples))
     assert encoder.window_starts(samples, rate_hz=rate_hz) == (0.0,)
     assert encoder.prepare(signal, rate_hz=rate_hz, leads=["I", "V6"]).shape == (1, 2, 2500)

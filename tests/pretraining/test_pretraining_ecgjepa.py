@@ -231,7 +231,7 @@ def test_it_learns() -> None:
 
 def test_windows_are_those_that_are_embedded(inputs: Arrays) -> None:
     signal = inputs["raw_500hz_12lead_mv"]
-    encoder = load_encoder("ecgjepa.mini", device="cpu", precision="fp32")
+    encoder = load_encoder("ecgjepa.tiny", device="cpu", precision="fp32")
     rows = [TWELVE.index(lead) for lead in encoder.spec.leads]
     ready = tiny(**SMALL).windows(signal[:, rows].astype(np.float64), 500, on_host, Draws())
     wanted = [encoder.prepare(one, rate_hz=500, leads=TWELVE)[0] for one in signal]
