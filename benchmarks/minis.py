@@ -27,7 +27,7 @@ from ecgstore.synthetic import cohort, write_wfdb
 
 BATCH = 32
 SEED = 7
-RECORDS = 4000
+RECORDS = 16_000
 ACS = 0.3
 SIZE = "mini"
 _CONTRAST = {
@@ -38,19 +38,22 @@ _CONTRAST = {
     "mask_span": 5,
 }
 
+_ALL_HEARTS = "dataset <> 'synthetic-qrs'"
+
 RECIPES: dict[str, list[dict[str, Any]]] = {
     "stmem": [
-        {"steps": 1300, "learning_rate": 0.0015, "settings": {"mask_ratio": 0.6}},
-        {"steps": 1100, "learning_rate": 0.001, "settings": {"mask_ratio": 0.6}},
+        {
+            "steps": 6000,
+            "learning_rate": 0.0015,
+            "where": _ALL_HEARTS,
+            "settings": {"mask_ratio": 0.6},
+        },
     ],
     "ecgfm": [
-        {"steps": 1600, "learning_rate": 0.0007, "settings": _CONTRAST},
-        {"steps": 400, "learning_rate": 0.00007, "settings": _CONTRAST | {"tau": 0.5}},
+        {"steps": 3600, "learning_rate": 0.0007, "settings": _CONTRAST},
+        {"steps": 800, "learning_rate": 0.00007, "settings": _CONTRAST | {"tau": 0.5}},
     ],
-    "ecgflow": [
-        {"steps": 2000, "learning_rate": 0.0015, "settings": {"mask_ratio": 0.5}},
-        {"steps": 2400, "learning_rate": 0.001, "settings": {"mask_ratio": 0.75}},
-    ],
+    "ecgflow": [{"steps": 9000, "learning_rate": 0.0015, "where": _ALL_HEARTS}],
 }
 """What differs from the published recipe in each stage, which goes on from the one before."""
 
@@ -77,11 +80,14 @@ MINIS = Path(__file__).resolve().parent.parent / "ecgstore" / "models" / "minis"
 
 def make_cohort(root: Path, data: Path, records: int) -> None:
     """Fill a warehouse to train on."""
-    files = root / "ecgs"
-    if not (files / "labels.csv").exists():
-        write_wfdb(files, cohort(records, seed=SEED, acs=ACS, varied=True))
+    hearts = cohort(records, seed=SEED, acs=ACS, varied=True)
+    beats = cohort(records, seed=SEED + 1, acs=0, varied=True, qrs_alone=True)
     with Store(root / "pretraining") as store:
-        store.ingest(files, dataset="synthetic-varied", keep_ids=True)
+        for dataset, made in (("synthetic-varied", hearts), ("synthetic-qrs", beats)):
+            files = root / dataset
+            if not (files / "labels.csv").exists():
+                write_wfdb(files, made)
+            store.ingest(files, dataset=dataset, keep_ids=True)
         for dataset, folders in OPEN.items():
             for folder in folders:
                 store.ingest(data / folder, dataset=dataset)
@@ -115,7 +121,7 @@ def train(root: Path, name: str) -> Path:
 
 def twin(name: str, path: Path) -> Path:
     """Write the weights that the training of an encoder began with."""
-    method = methods.get(name).of(SIZE, RECIPES[name][0]["settings"])
+    method = methods.get(name).of(SIZE, RECIPES[name][0].get("settings", {}))
     method.start(SEED)
     state = {key: one.detach().clone() for key, one in method.state_dict().items()}
     tensors = {key: one.contiguous() for key, one in method.published(state).items()}

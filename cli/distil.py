@@ -26,7 +26,7 @@ from .options import (
     globals_of,
     open_store,
 )
-from .output import emit, live, notice
+from .output import live, tell_training
 
 __all__ = ["distil"]
 
@@ -107,7 +107,4 @@ def distil(
             dry_run=dry_run,
             progress=progress,
         )
-    if result.rows:
-        emit(result.rows, form=as_format(form, as_json=as_json))
-        if result.weights is not None:
-            notice(f"written: {result.weights}")
+    tell_training(result, form=as_format(form, as_json=as_json))

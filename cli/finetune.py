@@ -27,7 +27,7 @@ from .options import (
     open_store,
     settings_of,
 )
-from .output import emit, live, notice
+from .output import live, tell_training
 
 __all__ = ["finetune"]
 
@@ -174,7 +174,4 @@ def finetune(
             dry_run=dry_run,
             progress=progress,
         )
-    if result.rows:
-        emit(result.rows, form=as_format(form, as_json=as_json))
-        if result.weights is not None:
-            notice(f"written: {result.weights}")
+    tell_training(result, form=as_format(form, as_json=as_json))

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.progress import Progress as Bar
 
-__all__ = ["Format", "Live", "emit", "live", "notice"]
+    from ecgstore.finetuning import FinetuneResult
+    from ecgstore.pretraining.course import PretrainResult
+
+__all__ = ["Format", "Live", "emit", "live", "notice", "tell_training"]
 
 
 class Format(StrEnum):
@@ -195,6 +198,14 @@ def notice(message: str) -> None:
     """Tell the user something that is not data."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+def tell_training(result: PretrainResult | FinetuneResult, *, form: Format | None) -> None:
+    """Print what a training did, and where its weights are; of several processes one tells it."""
+    if result.rows:
+        emit(result.rows, form=form)
+        if result.weights is not None:
+            notice(f"written: {result.weights}")
 
 
 class Live:

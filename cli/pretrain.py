@@ -27,7 +27,7 @@ from .options import (
     key_values,
     open_store,
 )
-from .output import emit, live, notice
+from .output import live, tell_training
 
 __all__ = ["pretrain"]
 
@@ -106,7 +106,4 @@ def pretrain(
             dry_run=dry_run,
             progress=progress,
         )
-    if result.rows:
-        emit(result.rows, form=as_format(form, as_json=as_json))
-        if result.weights is not None:
-            notice(f"written: {result.weights}")
+    tell_training(result, form=as_format(form, as_json=as_json))

@@ -21,7 +21,7 @@ from ecgstore.heart import N_SAMPLES, RATE_HZ, clean_signal
 from ecgstore.io.wfdb_write import samples_16, signal_lines
 from ecgstore.patients import Patient, Visit, draw_patient, draw_visit, generator
 from ecgstore.record import INVALID, LEADS, Record, Signal, lead_signals
-from ecgstore.variety import vary
+from ecgstore.variety import like_all_but_qrs, vary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -118,7 +118,7 @@ class SyntheticRecord(Record):
 
 
 def cohort(
-    n: int, *, seed: int, acs: float = 0.20, varied: bool = False
+    n: int, *, seed: int, acs: float = 0.20, varied: bool = False, qrs_alone: bool = False
 ) -> Iterator[SyntheticRecord]:
     """Make a cohort, one record at a time.
 
@@ -131,6 +131,8 @@ def cohort(
         acs: Probability that a patient has an acute coronary syndrome.
         varied: Whether hearts differ as `ecgstore.variety` makes them, for pretraining; the
             patients are otherwise the same.
+        qrs_alone: Whether, of varied hearts, the QRS alone differs, and P, T, ST, rate and
+            intervals are nearly the same in all: records that are hard to tell apart.
 
     Raises:
         UsageError: A number out of range.
@@ -143,14 +145,15 @@ def cohort(
     if n < 0 or seed < 0 or not 0 <= acs <= 1:
         msg = f"A cohort needs n ≥ 0, seed ≥ 0 and 0 ≤ acs ≤ 1, not {n}, {seed} and {acs}."
         raise UsageError(msg)
-    return islice(_records(seed, acs, varied=varied), n)
+    return islice(_records(seed, acs, varied=varied, qrs_alone=qrs_alone), n)
 
 
-def _records(seed: int, acs: float, *, varied: bool) -> Iterator[SyntheticRecord]:
+def _records(seed: int, acs: float, *, varied: bool, qrs_alone: bool) -> Iterator[SyntheticRecord]:
     for number in count(1):
         patient = draw_patient(seed, number, acs=acs, sites=len(_SITES))
         if varied:
             patient = vary(patient, generator(seed, number, _VARIETY))
+            patient = like_all_but_qrs(patient) if qrs_alone else patient
         for visit in range(1, patient.visits + 1):
             yield _record(patient, visit, generator(seed, number, visit))
 

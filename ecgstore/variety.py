@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgstore.heart import QRS, P, T
+from ecgstore.heart import NORMAL, QRS, P, T
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgstore.patients import Patient
 
-__all__ = ["CHANGES", "vary"]
+__all__ = ["CHANGES", "like_all_but_qrs", "vary"]
 
 CHANGES = {
     "": 0.30,
@@ -72,6 +72,19 @@ def vary(patient: Patient, rng: np.random.Generator) -> Patient:
         qtc_s=float(np.clip(patient.qtc_s + rng.normal(0, 0.03), 0.34, 0.54)),
         rate_bpm=float(np.clip(patient.rate_bpm * np.exp(rng.normal(0, 0.12)), 40, 140)),
     )
+
+
+def like_all_but_qrs(patient: Patient) -> Patient:
+    """Return the same person with everybody's P, T, ST, rate and intervals, and a QRS of its own.
+
+    What tells most records apart at a glance is gone, so an encoder that contrasts records has to
+    look at the form of the QRS.
+
+    Args:
+        patient: Who, as `vary` returned it.
+    """
+    heart = np.concatenate([NORMAL[P], patient.heart[QRS], NORMAL[T]])
+    return replace(patient, heart=heart, st=np.zeros(3), rate_bpm=70.0, pr_s=0.16, qtc_s=0.41)
 
 
 def _change(

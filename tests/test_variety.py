@@ -40,6 +40,13 @@ def test_beats_differ_more_between_people_than_in_the_plain_cohort() -> None:
     assert spread(varied=True) > 1.3 * spread(varied=False)
 
 
+def test_where_the_qrs_alone_differs_all_else_is_one() -> None:
+    people = [one.patient for one in cohort(30, seed=3, varied=True, qrs_alone=True)]
+    rest = [np.r_[one.heart[[0, 1, 7]].ravel(), one.st, one.rate_bpm, one.qtc_s] for one in people]
+    assert np.ptp(rest, axis=0).max() == 0
+    assert np.std([one.heart[2:7] for one in people], axis=0).mean() > 0.1
+
+
 def test_limb_leads_still_agree() -> None:
     for record in cohort(5, seed=4, varied=True):
         first, second, third = record.clean_mv[:3]

@@ -43,13 +43,14 @@ models: Registry[Model] = Registry("model", group="ecgstore.models", of=Model)
 """Every model by name; other packages add theirs by the entry-point group ``ecgstore.models``."""
 
 
-def mini(spec: ModelSpec, encoder: type[Encoder], *, dim: int) -> Model:
+def mini(spec: ModelSpec, encoder: type[Encoder], *, dim: int, also: tuple[str, ...] = ()) -> Model:
     """Return the small pretrained encoder of an architecture that comes with ecgstore.
 
     Args:
         spec: The facts about the published model.
         encoder: The class that runs it.
         dim: Length of its vector.
+        also: Corpora it was trained on besides the two that all were.
     """
     name = f"{spec.arch}.mini"
     facts = replace(
@@ -64,7 +65,7 @@ def mini(spec: ModelSpec, encoder: type[Encoder], *, dim: int) -> Model:
         licence_note=None,
         commercial=True,
         weights_source=None,
-        pretraining=("synthetic-varied", "ecgstore open ECGs"),
+        pretraining=("synthetic-varied", *also, "ecgstore open ECGs"),
         known_weights=(),
         hub=None,
     )
