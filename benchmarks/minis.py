@@ -16,7 +16,7 @@ import argparse
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecgstore import convert_weights
 from ecgstore.models.weights import write_safetensors
@@ -24,6 +24,9 @@ from ecgstore.pretraining import methods
 from ecgstore.progress import Silent
 from ecgstore.store import Store
 from ecgstore.synthetic import cohort, write_wfdb
+
+if TYPE_CHECKING:
+    from ecgstore.scored import Score
 
 BATCH = 32
 SEED = 7
@@ -75,6 +78,7 @@ OPEN = {
 """Open 12-lead ECGs of at least 10 s that no task is tested on here; ``ptbxl_hr`` is left out."""
 
 TASKS = ("MI", "NORM")
+CLASSIFIERS = {"xgboost": "XGBoost", "logistic_cv": "linear probe"}
 MINIS = Path(__file__).resolve().parent.parent / "ecgstore" / "models" / "minis"
 
 
@@ -131,27 +135,49 @@ def twin(name: str, path: Path) -> Path:
 
 
 def evaluate(root: Path, data: Path, names: list[str]) -> None:
-    """Score minis, twins and the fusion of the minis, and compare them."""
+    """Score minis, twins and the fusion of the minis, and print the tables of the cards."""
     with Store(root / "evaluation") as store:
         store.ingest(data / "ptbxl", dataset="ptbxl", rate=500)
+        minis, twins = [], []
         for name in names:
-            store.embed(name, weights=twin(name, root / f"{name}.twin.safetensors"), device="cpu")
-            mini = root / f"{name}.mini.safetensors"
-            store.embed(f"{name}.mini", weights=mini, device="cpu")
-        minis = [f"{name}.mini" for name in names]
-        features: list[Any] = [*names, *minis]
+            weights = {
+                "mini": root / f"{name}.mini.safetensors",
+                "twin": twin(name, root / f"{name}.twin.safetensors"),
+            }
+            for kind, told in (("mini", minis), ("twin", twins)):
+                version = store.embed(f"{name}.mini", weights=weights[kind], device="cpu").version
+                told.append(f"{name}.mini@{version}")
+        features: list[Any] = [*minis, *twins]
+        pairs = list(zip(minis, twins, strict=True))
         if len(names) > 1:
             features.append(store.fuse(minis, name="minis"))
-        scores = store.evaluate(features, protocol="sound", task=list(TASKS), progress=Silent())
-        print(scores)
-        runs = {(row["task"], row["features"]): str(row["run_id"]) for row in scores.rows}
-        for task in TASKS:
-            pairs = [(f"{name}.mini", name) for name in names]
-            pairs += [("minis", mini) for mini in minis if len(names) > 1]
-            for a, b in pairs:
-                found = store.compare([runs[task, a], runs[task, b]], metric="AUROC")
-                print(task, found.sentence)
-                print(json.dumps(found.rows[0], default=str))
+            pairs += [("minis", mini) for mini in minis]
+        for classifier, called in CLASSIFIERS.items():
+            scores = store.evaluate(
+                features,
+                protocol="sound",
+                task=list(TASKS),
+                classifier=classifier,
+                progress=Silent(),
+            )
+            found = {(one.task, one.features): one for one in scores.scores}
+            for task in TASKS:
+                for a, b in pairs:
+                    better, worse = found[task, a], found[task, b]
+                    (pair,) = store.compare([better.run_id, worse.run_id], metric="AUROC").rows
+                    print(f"| {a}, {b} | {task} against the rest, {called} |", end=" ")
+                    print(" | ".join([_auroc(better), _auroc(worse), *_difference(pair)]), "|")
+
+
+def _auroc(score: Score) -> str:
+    known = score.intervals["AUROC"]
+    return f"{known.value:.3f} [{known.low:.3f}, {known.high:.3f}]"
+
+
+def _difference(pair: dict[str, Any]) -> list[str]:
+    ps = (pair[f"p_{name}"] for name in ("corrected", "delong", "permutation"))
+    told = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**pair)
+    return [told, *("" if p is None else f"{p:.2g}" for p in ps)]
 
 
 def main() -> None:
