@@ -2,6 +2,7 @@
 
     python benchmarks/minis.py cohort   --root R    a warehouse of synthetic and of open ECGs
     python benchmarks/minis.py train    --root R    the three encoders, on it
+    python benchmarks/minis.py look     --root R    what their vectors tell of synthetic hearts
     python benchmarks/minis.py evaluate --root R    each beside its untrained twin, on PTB-XL
     python benchmarks/minis.py package  --root R    into ecgstore/models/minis
 
@@ -18,7 +19,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ecgstore import convert_weights
+from ecgstore.heart import P, T
 from ecgstore.models.weights import write_safetensors
 from ecgstore.pretraining import methods
 from ecgstore.progress import Silent
@@ -26,7 +30,10 @@ from ecgstore.store import Store
 from ecgstore.synthetic import cohort, write_wfdb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ecgstore.scored import Score
+    from ecgstore.synthetic import SyntheticRecord
 
 BATCH = 32
 SEED = 7
@@ -76,6 +83,19 @@ OPEN = {
     "sph": ["sph"],
 }
 """Open 12-lead ECGs of at least 10 s that no task is tested on here; ``ptbxl_hr`` is left out."""
+
+TRUTH: dict[str, Callable[[SyntheticRecord], Any]] = {
+    "P": lambda one: one.patient.heart[P],
+    "QRS": lambda one: one.patient.heart[[2, 3, 4, 5]],
+    "T": lambda one: one.patient.heart[T],
+    "ST": lambda one: one.patient.st,
+    "QRS duration": lambda one: one.patient.qrs_s,
+    "rate": lambda one: one.patient.rate_bpm,
+}
+"""The truth behind a synthetic ECG: heart vectors of waves, ST vector, duration, rate."""
+
+UNSEEN = 18
+"""Seed of synthetic ECGs that no encoder has seen."""
 
 TASKS = ("MI", "NORM")
 CLASSIFIERS = {"xgboost": "XGBoost", "logistic_cv": "linear probe"}
@@ -134,21 +154,52 @@ def twin(name: str, path: Path) -> Path:
     return path
 
 
+def embed(store: Store, root: Path, name: str) -> tuple[str, str]:
+    """Embed the warehouse with an encoder and its twin; return both feature sets."""
+    encoder = root / f"{name}.mini.safetensors"
+    files = (encoder, twin(name, root / f"{name}.twin.safetensors"))
+    versions = [store.embed(f"{name}.mini", weights=one, device="cpu").version for one in files]
+    return f"{name}.mini@{versions[0]}", f"{name}.mini@{versions[1]}"
+
+
+def look(root: Path, names: list[str]) -> None:
+    """Print how well ridge regression tells the truth behind ECGs from the vectors of each."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    unseen = {one.name: one for one in cohort(1500, seed=UNSEEN, acs=ACS, varied=True)}
+    with Store(root / "unseen") as store:
+        if not (files := root / "unseen-ecgs").exists():
+            write_wfdb(files, unseen.values())
+        store.ingest(files, dataset="unseen", keep_ids=True)
+        for name in names:
+            for features in embed(store, root, name):
+                query = "select record_id, embedding from embeddings where version = $version"
+                table = store.table(
+                    f"{query} order by all", {"version": features.partition("@")[2]}
+                )
+                x = np.stack(table["embedding"].to_pylist())
+                people = [unseen[one.split("/")[-1]] for one in table["record_id"].to_pylist()]
+                told = []
+                for what, truth in TRUTH.items():
+                    y = np.array([np.ravel(truth(one)) for one in people])
+                    model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 4, 9)))
+                    guess = model.fit(x[:1000], y[:1000]).predict(x[1000:])
+                    missed = guess.reshape(len(guess), -1) - y[1000:]
+                    r2 = 1 - np.square(missed).mean(axis=0) / y[1000:].var(axis=0)
+                    told.append(f"{what} {r2.mean():.2f}")
+                print(features, ", ".join(told))
+
+
 def evaluate(root: Path, data: Path, names: list[str]) -> None:
     """Score minis, twins and the fusion of the minis, and print the tables of the cards."""
     with Store(root / "evaluation") as store:
         store.ingest(data / "ptbxl", dataset="ptbxl", rate=500)
-        minis, twins = [], []
-        for name in names:
-            weights = {
-                "mini": root / f"{name}.mini.safetensors",
-                "twin": twin(name, root / f"{name}.twin.safetensors"),
-            }
-            for kind, told in (("mini", minis), ("twin", twins)):
-                version = store.embed(f"{name}.mini", weights=weights[kind], device="cpu").version
-                told.append(f"{name}.mini@{version}")
+        embedded = [embed(store, root, name) for name in names]
+        minis, twins = [one[0] for one in embedded], [one[1] for one in embedded]
         features: list[Any] = [*minis, *twins]
-        pairs = list(zip(minis, twins, strict=True))
+        pairs = list(embedded)
         if len(names) > 1:
             features.append(store.fuse(minis, name="minis"))
             pairs += [("minis", mini) for mini in minis]
@@ -185,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    steps = ("cohort", "train", "evaluate", "package")
+    steps = ("cohort", "train", "look", "evaluate", "package")
     parser.add_argument("step", nargs="?", choices=steps)
     parser.add_argument("--root", type=Path, required=True, help="folder that all is made in")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -199,6 +250,8 @@ def main() -> None:
     if "train" in wanted:
         for name in options.only:
             train(options.root, name)
+    if "look" in wanted:
+        look(options.root, options.only)
     if "evaluate" in wanted:
         evaluate(options.root, options.data, options.only)
     if "package" in wanted:
