@@ -76,7 +76,7 @@ def png(history: History, *, title: str) -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_RULE)
     if len(values):
-        legend = axes.legend(loc="upper right", fontsize=11, frameon=True, edgecolor=_RULE)
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=11, frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)
     picture = BytesIO()
