@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SMALL: dict[str, dict[str, Any]] = {
     "xgboost": {"n_estimators": 20},
+    "head": {"output": 0},
     "logistic_cv": {"folds": 3},
     "mlp": {"hidden": 16, "epochs": 30, "learning_rate": 0.01},
     "resnet50": {"width": 2, "epochs": 2, "seconds": 1.0, "batch_size": 8},
