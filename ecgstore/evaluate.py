@@ -324,7 +324,7 @@ def _uneven(scores: Sequence[Score]) -> list[str]:
         if score.least is not None and score.least < _FEW
     ]
     notes += [
-        f"{score.features}: {sum(score.left_out.values())} records of the split left out ("
+        f"{score.features}: {sum(score.left_out.values())} of the split's records left out ("
         + ", ".join(f"{count} {reason}" for reason, count in score.left_out.items())
         + ")."
         for score in scores

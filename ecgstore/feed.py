@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Self
@@ -273,27 +273,32 @@ def _check_room(root: Path, shards: Sequence[Path]) -> int:
 
 
 def _copy(warehouse: Warehouse, shard: Path, progress: Progress) -> Path:
-    """Write the copy of a shard and return where it is; two processes may do so at once."""
+    """Write the copy of a shard and return where it is; of two processes one waits for the other.
+
+    Who waits holds no lock that the other may need.
+    """
     folder = _home(warehouse.root) / shard.stem
-    draft = disk.temporary(folder / _FEED)
-    try:
-        with ExitStack() as stack:
-            with _while_there(warehouse, shard):
-                disk.make_dir(folder)
-                if stack.enter_context(claim(folder)):  # so what lies here nobody writes any more
-                    for left in folder.glob("*.tmp"):
-                        disk.remove(left)
-                file = stack.enter_context(disk.File(draft))
-            copy = folder / f"{write_copy(shard, file, step=progress.advance)}.arrow"
+    with _while_there(warehouse, shard):
+        disk.make_dir(folder)
+    with claim(folder, wait=True):
+        if made := _whole_copies(warehouse.root, [shard]):
+            progress.advance(room(shard)[0])
+            return made[shard]
+        for left in folder.glob("*.tmp"):  # nobody writes them: who does has the claim
+            disk.remove(left)
+        draft = disk.temporary(folder / _FEED)
+        try:
+            with disk.File(draft) as file:
+                copy = folder / f"{write_copy(shard, file, step=progress.advance)}.arrow"
             with _while_there(warehouse, shard):
                 disk.rename(draft, copy)
             disk.sync_dir(folder)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    cache = warehouse.root / _CACHE
-    integrity.remember(cache, [str(copy.relative_to(cache))])
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+        cache = warehouse.root / _CACHE
+        integrity.remember(cache, [str(copy.relative_to(cache))])
     return copy
 
 

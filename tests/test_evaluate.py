@@ -209,7 +209,7 @@ def test_sets_scored_on_different_records_are_told_apart(cohort: Cohort) -> None
     result = evaluate(warehouse, ["alpha", "fusion"], "s", params=FEW)
     assert [(row["records"], row["left_out"]) for row in result.rows] == [(240, 0), (233, 7)]
     assert result.notes == (
-        "fusion: 7 records of the split left out (7 no vector).",
+        "fusion: 7 of the split's records left out (7 no vector).",
         "The feature sets were scored on different records; compare with care.",
     )
 

@@ -121,12 +121,17 @@ class Lock:
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[bool]:
-    """Claim a folder for this process; yields False when another living process has it."""
+def claim(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Claim a folder for this process.
+
+    Args:
+        folder: It exists.
+        wait: Whether to wait while another living process has it; else False is yielded then.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
         else:
