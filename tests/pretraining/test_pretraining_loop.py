@@ -59,7 +59,8 @@ def history(home: Path, run_id: str) -> list[tuple[Any, ...]]:
     ],
 )
 def test_every_method_learns_and_goes_on_exactly(name: str, archive: Path, tmp_path: Path) -> None:
-    whole = learn(archive, name, tmp_path / "out", steps=12, learning_rate=3e-3, checkpoint_every=4)
+    rate = 1e-3 if name == "anyecg.tokeniser" else 3e-3  # at 3e-3 its loss swings
+    whole = learn(archive, name, tmp_path / "out", steps=12, learning_rate=rate, checkpoint_every=4)
     assert whole.first is not None
     assert whole.loss is not None
     assert whole.loss < whole.first
@@ -75,7 +76,7 @@ def test_every_method_learns_and_goes_on_exactly(name: str, archive: Path, tmp_p
         name,
         tmp_path / "out",
         steps=12,
-        learning_rate=3e-3,
+        learning_rate=rate,
         checkpoint_every=4,
         resume=True,
     )
