@@ -114,7 +114,9 @@ CORPORA: Mapping[str, Content] = MappingProxyType(
         "Ningbo": _of("ningbo", source="Zheng et al., Sci Rep 10:2898 (2020)"),
         "PhysioNet 2021": DATASETS["challenge2021"],
         "synthetic": _of("synthetic", source="Drawn by ecgstore.synthetic: nobody's ECG"),
-        "synthetic-qrs": _of("synthetic-qrs", source="Drawn by ecgstore.synthetic: nobody's ECG"),
+        "synthetic-retaken": _of(
+            "synthetic-retaken", source="Drawn by ecgstore.synthetic: nobody's ECG"
+        ),
         "synthetic-varied": _of(
             "synthetic-varied", source="Drawn by ecgstore.synthetic: nobody's ECG"
         ),

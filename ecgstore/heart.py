@@ -158,7 +158,9 @@ def _timing(
     squeeze = float(np.cbrt(np.median(np.diff(visit.beats_s))))
     rise, fall = 0.052 * squeeze, 0.034 * squeeze
     end = max(patient.qtc_s * squeeze, qrs + 0.11 + 2 * fall)
-    at = onset + np.array([-0.74 * pr, -0.56 * pr, *(_QRS_AT * qrs), end - 2 * fall])
+    at = onset + np.array(
+        [-0.74 * pr, -0.56 * pr, *((_QRS_AT + patient.qrs_shift) * qrs), end - 2 * fall]
+    )
     widths = [0.105 * pr, 0.115 * pr, *(_QRS_WIDTH * qrs)]
     return at, np.array([*widths, rise]), np.array([*widths, fall])
 

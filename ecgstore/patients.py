@@ -7,7 +7,7 @@ patients with chest pain; 30 % of the acute events hardly show, 8 % of the other
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +53,7 @@ class Patient:
         electrodes: ``(8, waves)`` factors by which each lead departs from a dipole.
         visits: How many ECGs were taken.
         site: Index of the site.
+        qrs_shift: ``(5,)`` by how much each wave of the QRS comes late, as a share of its duration.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Patient:
     electrodes: NDArray[np.float64]
     visits: int
     site: int
+    qrs_shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(5))
 
 
 @dataclass(frozen=True, eq=False)

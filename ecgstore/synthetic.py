@@ -9,10 +9,10 @@ so no table mixes it with real ECGs unnoticed.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ecgstore.heart import N_SAMPLES, RATE_HZ, clean_signal
 from ecgstore.io.wfdb_write import samples_16, signal_lines
 from ecgstore.patients import Patient, Visit, draw_patient, draw_visit, generator
 from ecgstore.record import INVALID, LEADS, Record, Signal, lead_signals
-from ecgstore.variety import like_all_but_qrs, vary
+from ecgstore.variety import vary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -76,16 +76,20 @@ class SyntheticRecord(Record):
     Attributes:
         patient: Who; ``patient.acs`` is the label.
         visit: When, with the times of the beats.
+        later: The record whose second half stands for this one's, if it was retaken midway. What
+            else is told here is true of the first half.
     """
 
     patient: Patient
     visit: Visit
+    later: SyntheticRecord | None = None
 
     @property
     def clean_mv(self) -> NDArray[np.float64]:
         """The signal before noise, faults and ADC: ``(12, samples)`` mV, computed anew."""
         cutoff = _SITES[self.patient.site].cutoff_hz
-        return _twelve(clean_signal(self.patient, self.visit, cutoff_hz=cutoff))
+        clean = _twelve(clean_signal(self.patient, self.visit, cutoff_hz=cutoff))
+        return clean if self.later is None else _halves(clean, self.later.clean_mv)
 
     @property
     def truth(self) -> dict[str, object]:
@@ -118,7 +122,7 @@ class SyntheticRecord(Record):
 
 
 def cohort(
-    n: int, *, seed: int, acs: float = 0.20, varied: bool = False, qrs_alone: bool = False
+    n: int, *, seed: int, acs: float = 0.20, varied: bool = False, retaken: bool = False
 ) -> Iterator[SyntheticRecord]:
     """Make a cohort, one record at a time.
 
@@ -131,8 +135,9 @@ def cohort(
         acs: Probability that a patient has an acute coronary syndrome.
         varied: Whether hearts differ as `ecgstore.variety` makes them, for pretraining; the
             patients are otherwise the same.
-        qrs_alone: Whether, of varied hearts, the QRS alone differs, and P, T, ST, rate and
-            intervals are nearly the same in all: records that are hard to tell apart.
+        retaken: Whether the second half of each record, of varied hearts, is from another ECG of
+            that patient: the disease is the same, and waves, electrodes, rate and noise are drawn
+            anew. What two halves then share is the disease.
 
     Raises:
         UsageError: A number out of range.
@@ -145,17 +150,41 @@ def cohort(
     if n < 0 or seed < 0 or not 0 <= acs <= 1:
         msg = f"A cohort needs n ≥ 0, seed ≥ 0 and 0 ≤ acs ≤ 1, not {n}, {seed} and {acs}."
         raise UsageError(msg)
-    return islice(_records(seed, acs, varied=varied, qrs_alone=qrs_alone), n)
+    make = _retaken if retaken else _varied if varied else _plain
+    return islice((one for number in count(1) for one in make(seed, number, acs)), n)
 
 
-def _records(seed: int, acs: float, *, varied: bool, qrs_alone: bool) -> Iterator[SyntheticRecord]:
-    for number in count(1):
-        patient = draw_patient(seed, number, acs=acs, sites=len(_SITES))
-        if varied:
-            patient = vary(patient, generator(seed, number, _VARIETY))
-            patient = like_all_but_qrs(patient) if qrs_alone else patient
-        for visit in range(1, patient.visits + 1):
-            yield _record(patient, visit, generator(seed, number, visit))
+def _plain(seed: int, number: int, acs: float) -> Iterator[SyntheticRecord]:
+    yield from _visits(seed, draw_patient(seed, number, acs=acs, sites=len(_SITES)))
+
+
+def _varied(seed: int, number: int, acs: float) -> Iterator[SyntheticRecord]:
+    patient = draw_patient(seed, number, acs=acs, sites=len(_SITES))
+    yield from _visits(seed, vary(patient, generator(seed, number, _VARIETY)))
+
+
+def _visits(seed: int, patient: Patient) -> Iterator[SyntheticRecord]:
+    for visit in range(1, patient.visits + 1):
+        yield _record(patient, visit, generator(seed, patient.number, visit))
+
+
+def _retaken(seed: int, number: int, acs: float) -> Iterator[SyntheticRecord]:
+    patient = draw_patient(seed, number, acs=acs, sites=len(_SITES))
+    first, second = (
+        _record(
+            vary(
+                patient,
+                generator(seed, number, _VARIETY - visit),
+                lasting=generator(seed, number, _VARIETY),
+            ),
+            1,
+            generator(seed, number, visit),
+        )
+        for visit in (1, 2)
+    )
+    quality = (*first.quality, *(word for word in second.quality if word not in first.quality))
+    digital = _halves(first.digital, second.digital)
+    yield replace(first, digital=digital, quality=quality, later=second)
 
 
 def _record(patient: Patient, number: int, rng: np.random.Generator) -> SyntheticRecord:
@@ -247,6 +276,12 @@ def _muscle(rng: np.random.Generator, site: _Site) -> NDArray[np.float64]:
     spectrum = np.zeros((9, N_SAMPLES // 2 + 1), np.complex128)
     spectrum[:, low:high] = _complex_normal(rng, (9, high - low))
     return np.fft.irfft(spectrum / np.sqrt(high - low), N_SAMPLES) * (N_SAMPLES / 2)
+
+
+def _halves(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """Return the first half of one signal, and then the second of the other."""
+    middle = first.shape[1] // 2
+    return np.concatenate([first[:, :middle], second[:, middle:]], axis=1)
 
 
 def _twelve(basic: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgstore.heart import NORMAL, QRS, P, T
+from ecgstore.heart import QRS, P, T
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgstore.patients import Patient
 
-__all__ = ["CHANGES", "like_all_but_qrs", "vary"]
+__all__ = ["CHANGES", "SCARS", "vary"]
 
 CHANGES = {
     "": 0.30,
@@ -34,29 +34,59 @@ CHANGES = {
 }
 """What may be changed beyond the waves themselves, and in which share of patients."""
 
+SCARS = {
+    "inferior": (0.36, (0.0, 1.0, 0.1)),
+    "anteroseptal": (0.26, (0.05, 0.1, -1.0)),
+    "anterior": (0.16, (0.65, 0.1, -0.75)),
+    "lateral": (0.08, (0.95, -0.3, 0.0)),
+    "inferolateral": (0.08, (0.6, 0.75, 0.2)),
+    "posterior": (0.06, (-0.1, 0.2, 0.95)),
+}
+"""Walls of the heart: which share of old infarcts is there, and where it is seen from.
+
+Directions as in `ecgstore.heart`: left, down, back. An infarct shows as Q waves and less R in the
+leads that look at it, in about the first 40 ms, and often as T turned there (Thygesen et al.,
+Fourth Universal Definition of Myocardial Infarction, Circulation 138:e618, 2018); shares, sizes
+and how often are chosen here.
+"""
+
 _TO_RIGHT = np.array([-0.62, 0.0, -0.78])
 """Where the last forces of a right bundle branch block point."""
 
 
-def vary(patient: Patient, rng: np.random.Generator) -> Patient:
+def vary(
+    patient: Patient, rng: np.random.Generator, lasting: np.random.Generator | None = None
+) -> Patient:
     """Return the same person with another heart, and electrodes placed less well.
 
     Args:
         patient: Who.
         rng: Where the numbers come from.
+        lasting: Where those come from that make the change; None takes `rng`. A person varied
+            twice, with the same `lasting`, has one disease, and one order of the waves within the
+            QRS, and else two hearts. With it, an old infarct is one of `SCARS`, else it points
+            anywhere, and the waves keep their usual places.
 
     Returns:
         The person; ``condition`` is the change that was made to the heart.
     """
+    retaken, lasting = lasting is not None, lasting or rng
     size = np.linalg.norm(patient.heart, axis=1, keepdims=True)
     heart = patient.heart * np.exp(rng.normal(0, 0.25, size.shape))
     heart = heart + rng.normal(0, 0.2, heart.shape) * np.maximum(size, 0.05)
-    change = str(rng.choice(list(CHANGES), p=list(CHANGES.values())))
-    heart, st, qrs = _change(heart, patient.st, patient.qrs_s, change, rng)
-    if rng.random() < 0.3:
-        heart[T] = heart[T] * rng.uniform(-0.6, 2.0)
-    if rng.random() < 0.2:
-        heart[P] = heart[P] * rng.uniform(0.2, 2.5)
+    change = str(lasting.choice(list(CHANGES), p=list(CHANGES.values())))
+    shift = patient.qrs_shift
+    if retaken:
+        shift = lasting.normal(0, 0.05, len(shift))
+    if retaken and change == "old infarct":
+        heart, st, qrs, delay = _scar(heart, patient.st, patient.qrs_s, lasting)
+        shift = shift + delay
+    else:
+        heart, st, qrs = _change(heart, patient.st, patient.qrs_s, change, lasting)
+    if lasting.random() < 0.3:
+        heart[T] = heart[T] * lasting.uniform(-0.6, 2.0)
+    if lasting.random() < 0.2:
+        heart[P] = heart[P] * lasting.uniform(0.2, 2.5)
     gain = np.exp(rng.normal(0, 0.2))
     electrodes = patient.electrodes.copy()
     electrodes[2:] *= np.exp(rng.normal(0, 0.2, (len(electrodes) - 2, 1)))
@@ -67,24 +97,12 @@ def vary(patient: Patient, rng: np.random.Generator) -> Patient:
         heart=heart * gain,
         st=st * gain,
         electrodes=electrodes,
+        qrs_shift=shift,
         qrs_s=float(np.clip(qrs * np.exp(rng.normal(0, 0.08)), 0.065, 0.20)),
         pr_s=float(np.clip(patient.pr_s * np.exp(rng.normal(0, 0.2)), 0.09, 0.34)),
         qtc_s=float(np.clip(patient.qtc_s + rng.normal(0, 0.03), 0.34, 0.54)),
         rate_bpm=float(np.clip(patient.rate_bpm * np.exp(rng.normal(0, 0.12)), 40, 140)),
     )
-
-
-def like_all_but_qrs(patient: Patient) -> Patient:
-    """Return the same person with everybody's P, T, ST, rate and intervals, and a QRS of its own.
-
-    What tells most records apart at a glance is gone, so an encoder that contrasts records has to
-    look at the form of the QRS.
-
-    Args:
-        patient: Who, as `vary` returned it.
-    """
-    heart = np.concatenate([NORMAL[P], patient.heart[QRS], NORMAL[T]])
-    return replace(patient, heart=heart, st=np.zeros(3), rate_bpm=70.0, pr_s=0.16, qtc_s=0.41)
 
 
 def _change(
@@ -143,6 +161,34 @@ def _infarct(
     if rng.random() < 0.4:
         st = st + rng.uniform(0.03, 0.25) * towards
     return heart, st
+
+
+def _scar(
+    heart: NDArray[np.float64],
+    st: NDArray[np.float64],
+    qrs: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float, NDArray[np.float64]]:
+    """Turn the first 40 ms away from one of `SCARS`, and what goes with that.
+
+    Returns:
+        Heart vectors, ST vector, duration of the QRS, and how late its waves come.
+    """
+    where = list(SCARS)[rng.choice(len(SCARS), p=[share for share, _ in SCARS.values()])]
+    towards = np.array(SCARS[where][1]) + rng.normal(0, 0.2, 3)
+    towards /= np.linalg.norm(towards)
+    extent = rng.uniform(0.35, 1.0)
+    there = np.clip(heart @ towards, 0, None)[:, None] * towards
+    heart = heart.copy()
+    heart[2] -= there[2] + extent * rng.uniform(0.25, 0.7) * towards
+    heart[3] -= extent * (rng.uniform(0.5, 1.1) * there[3] + rng.uniform(0.0, 0.5) * towards)
+    heart[4] -= extent * rng.uniform(0.0, 0.5) * there[4]
+    if rng.random() < 0.75:
+        heart[T] -= there[T] + extent * rng.uniform(0.0, 0.35) * towards
+    if rng.random() < 0.3:
+        st = st + extent * rng.uniform(0.03, 0.15) * towards
+    delay = extent * rng.uniform(0, 0.15, 5) * (heart[QRS] @ towards > 0)
+    return heart, st, qrs * (1 + rng.uniform(0, 0.25) * extent), delay
 
 
 def _direction(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -259,4 +259,4 @@ models.add(
         EcgFlowConfiguration(dim=64, depth=2, heads=2, hidden=256),
     ),
 )
-models.add("ecgflow.mini", mini(_SPEC, EcgFlowEncoder, dim=128))
+models.add("ecgflow.mini", mini(_SPEC, EcgFlowEncoder, dim=128, also=("synthetic-retaken",)))
