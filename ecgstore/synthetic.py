@@ -137,7 +137,7 @@ def cohort(
             patients are otherwise the same.
         retaken: Whether the second half of each record, of varied hearts, is from another ECG of
             that patient: the disease is the same, and waves, electrodes, rate and noise are drawn
-            anew. What two halves then share is the disease.
+            anew. What two halves then share is the disease. One record a patient.
 
     Raises:
         UsageError: A number out of range.
