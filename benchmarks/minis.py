@@ -54,14 +54,12 @@ _CONTRAST = {
     "mask_span": 5,
 }
 
-_ALL_HEARTS = "dataset <> 'synthetic-retaken'"
-
 RECIPES: dict[str, list[dict[str, Any]]] = {
     "stmem": [
         {
             "steps": 6000,
             "learning_rate": 0.0015,
-            "where": _ALL_HEARTS,
+            "where": "dataset <> 'synthetic-retaken'",
             "settings": {"mask_ratio": 0.6},
         },
     ],

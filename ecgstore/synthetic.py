@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,17 +150,9 @@ def cohort(
     if n < 0 or seed < 0 or not 0 <= acs <= 1:
         msg = f"A cohort needs n ≥ 0, seed ≥ 0 and 0 ≤ acs ≤ 1, not {n}, {seed} and {acs}."
         raise UsageError(msg)
-    make = _retaken if retaken else _varied if varied else _plain
-    return islice((one for number in count(1) for one in make(seed, number, acs)), n)
-
-
-def _plain(seed: int, number: int, acs: float) -> Iterator[SyntheticRecord]:
-    yield from _visits(seed, draw_patient(seed, number, acs=acs, sites=len(_SITES)))
-
-
-def _varied(seed: int, number: int, acs: float) -> Iterator[SyntheticRecord]:
-    patient = draw_patient(seed, number, acs=acs, sites=len(_SITES))
-    yield from _visits(seed, vary(patient, generator(seed, number, _VARIETY)))
+    make = _retaken if retaken else _varied if varied else _visits
+    people = (draw_patient(seed, number, acs=acs, sites=len(_SITES)) for number in count(1))
+    return islice(chain.from_iterable(make(seed, one) for one in people), n)
 
 
 def _visits(seed: int, patient: Patient) -> Iterator[SyntheticRecord]:
@@ -168,23 +160,21 @@ def _visits(seed: int, patient: Patient) -> Iterator[SyntheticRecord]:
         yield _record(patient, visit, generator(seed, patient.number, visit))
 
 
-def _retaken(seed: int, number: int, acs: float) -> Iterator[SyntheticRecord]:
-    patient = draw_patient(seed, number, acs=acs, sites=len(_SITES))
-    first, second = (
-        _record(
-            vary(
-                patient,
-                generator(seed, number, _VARIETY - visit),
-                lasting=generator(seed, number, _VARIETY),
-            ),
-            1,
-            generator(seed, number, visit),
-        )
-        for visit in (1, 2)
-    )
+def _varied(seed: int, patient: Patient) -> Iterator[SyntheticRecord]:
+    return _visits(seed, vary(patient, generator(seed, patient.number, _VARIETY)))
+
+
+def _retaken(seed: int, patient: Patient) -> Iterator[SyntheticRecord]:
+    first, second = (_retake(seed, patient, visit) for visit in (1, 2))
     quality = (*first.quality, *(word for word in second.quality if word not in first.quality))
     digital = _halves(first.digital, second.digital)
     yield replace(first, digital=digital, quality=quality, later=second)
+
+
+def _retake(seed: int, patient: Patient, visit: int) -> SyntheticRecord:
+    now = generator(seed, patient.number, _VARIETY - visit)
+    lasting = generator(seed, patient.number, _VARIETY)
+    return _record(vary(patient, now, lasting), 1, generator(seed, patient.number, visit))
 
 
 def _record(patient: Patient, number: int, rng: np.random.Generator) -> SyntheticRecord:
