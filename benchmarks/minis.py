@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -34,10 +35,12 @@ from ecgstore.store import Store
 from ecgstore.synthetic import cohort, write_wfdb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
+    from ecgstore.fuse import FuseResult
+    from ecgstore.patients import Patient
     from ecgstore.scored import Score
     from ecgstore.synthetic import SyntheticRecord
 
@@ -55,24 +58,24 @@ _CONTRAST = {
 }
 
 RECIPES: dict[str, list[dict[str, Any]]] = {
-    "stmem": [
-        {
-            "steps": 6000,
-            "learning_rate": 0.0015,
-            "where": "dataset <> 'synthetic-retaken'",
-            "settings": {"mask_ratio": 0.6},
-        },
-    ],
     "ecgfm": [
         {"steps": 2900, "learning_rate": 0.0007, "settings": _CONTRAST},
         {"steps": 600, "learning_rate": 0.00007, "settings": _CONTRAST | {"tau": 0.5}},
     ],
+    "stmem": [
+        {"steps": 9000, "learning_rate": 0.0015, "settings": {"mask_ratio": 0.8}},
+    ],
     "ecgflow": [
         {"steps": 5000, "learning_rate": 0.0015},
         {"steps": 4500, "learning_rate": 0.001, "settings": {"normalise_patches": False}},
+        {"teacher": ["ecgfm", "stmem"], "steps": 5000},
     ],
 }
-"""What differs from the published recipe in each stage, which goes on from the one before."""
+"""What differs from the published recipe in each stage, which goes on from the one before.
+
+A stage with teachers is `Store.distil`: the encoder learns the vectors of encoders before it in
+this list, and not to forget its own.
+"""
 
 OPEN = {
     "challenge2021": [
@@ -91,21 +94,25 @@ OPEN = {
 }
 """Open 12-lead ECGs of at least 10 s that no task is tested on here; ``ptbxl_hr`` is left out."""
 
-TRUTH: dict[str, Callable[[SyntheticRecord], Any]] = {
-    "P": lambda one: one.patient.heart[P],
-    "QRS": lambda one: one.patient.heart[[2, 3, 4, 5]],
-    "T": lambda one: one.patient.heart[T],
-    "ST": lambda one: one.patient.st,
-    "QRS duration": lambda one: one.patient.qrs_s,
-    "rate": lambda one: one.patient.rate_bpm,
+TRUTH: dict[str, dict[str, Callable[[Patient], Any]]] = {
+    "varied": {
+        "P": lambda one: one.heart[P],
+        "QRS": lambda one: one.heart[[2, 3, 4, 5]],
+        "T": lambda one: one.heart[T],
+        "ST": lambda one: one.st,
+        "QRS duration": lambda one: one.qrs_s,
+        "rate": lambda one: one.rate_bpm,
+    },
+    "retaken": {"order of the QRS": lambda one: one.qrs_shift},
 }
-"""The truth behind a synthetic ECG: heart vectors of waves, ST vector, duration, rate."""
+"""The truth behind the synthetic ECGs of a cohort: heart vectors of waves, ST vector, duration,
+rate, and how late each wave of the QRS comes."""
 
 CHANGES = {"old infarct": "old infarct", "no change": ""}
 """What a logistic regression is to tell from all else; see `ecgstore.variety`."""
 
-UNSEEN = 18
-"""Seed of synthetic ECGs that no encoder has seen."""
+UNSEEN = 1500
+"""Synthetic ECGs that no encoder has seen, of either cohort."""
 
 TASKS = ("MI", "NORM")
 CLASSIFIERS = {"xgboost": "XGBoost", "logistic_cv": "linear probe"}
@@ -130,27 +137,41 @@ def make_cohort(root: Path, data: Path, records: int) -> None:
 
 def train(root: Path, name: str) -> Path:
     """Train one encoder, stage by stage, and return the file of its encoder alone."""
+    torch.set_float32_matmul_precision("medium")  # products in bfloat16, where a CPU has them
     weights = None
     with Store(root / "pretraining") as store:
         for number, stage in enumerate(RECIPES[name], start=1):
             out = root / "runs" / f"{name}{number}"
-            done = store.pretrain(
-                name,
-                size=SIZE if weights is None else None,
-                weights=weights,
-                out=out,
-                resume=(out / "run.json").exists(),
-                batch_size=BATCH,
-                seed=SEED,
-                precision="fp32",
-                device="cpu",
+            options: dict[str, Any] = {
+                "weights": weights,
+                "out": out,
+                "resume": (out / "run.json").exists(),
+                "batch_size": BATCH,
+                "seed": SEED,
+                "precision": "fp32",
+                "device": "cpu",
                 **stage,
-            )
+            }
+            if "teacher" in stage:
+                files = {one: root / f"{one}.mini.safetensors" for one in stage["teacher"]}
+                options["teacher"] = join(store, {**files, name: weights})
+                done = store.distil(name, **options)
+            else:
+                done = store.pretrain(name, size=None if weights else SIZE, **options)
             weights = done.weights
             print(json.dumps(done.rows[0], default=str))
     small = root / f"{name}.mini.safetensors"
     small.unlink(missing_ok=True)
     return convert_weights(name, str(weights), small)
+
+
+def join(store: Store, files: Mapping[str, Path]) -> FuseResult:
+    """Embed the warehouse with the weights of each encoder, and join their vectors."""
+    members = []
+    for name, weights in files.items():
+        done = store.embed(f"{name}.mini", weights=weights, device="cpu")
+        members.append(f"{name}.mini@{done.version}")
+    return store.fuse(members, name=f"teachers-of-{list(files)[-1]}", fit="all", scale="none")
 
 
 def twin(name: str, path: Path) -> Path:
@@ -178,27 +199,41 @@ def look(root: Path, names: list[str]) -> None:
     R² of ridge regression, fitted to 1,000 records, to the truth behind the others; and AUROC of
     logistic regression, fitted to 300 records and scored on the others, mean over five such 300.
     """
-    unseen = {one.name: one for one in cohort(1500, seed=UNSEEN, acs=ACS, varied=True)}
+    made = {
+        "varied": cohort(UNSEEN, seed=18, acs=ACS, varied=True),
+        "retaken": cohort(UNSEEN, seed=19, acs=ACS, retaken=True),
+    }
+    unseen = {f"{kind}/{one.name}": one for kind, records in made.items() for one in records}
     with Store(root / "unseen") as store:
-        if not (files := root / "unseen-ecgs").exists():
-            write_wfdb(files, unseen.values())
-        store.ingest(files, dataset="unseen", keep_ids=True)
+        for kind in made:
+            if not (files := root / f"unseen-{kind}").exists():
+                write_wfdb(files, [one for key, one in unseen.items() if key.startswith(kind)])
+            store.ingest(files, dataset=kind, keep_ids=True)
         for name in names:
             for features in embed(store, root, name):
-                query = "select record_id, embedding from embeddings where version = $version"
-                table = store.table(
-                    f"{query} order by all", {"version": features.partition("@")[2]}
-                )
-                x = np.stack(table["embedding"].to_pylist())
-                people = [unseen[one.split("/")[-1]] for one in table["record_id"].to_pylist()]
                 told = []
-                for what, truth in TRUTH.items():
-                    y = np.array([np.ravel(truth(one)) for one in people])
-                    told.append(f"{what} {_r2(x, y):.2f}")
-                for what, change in CHANGES.items():
-                    y = np.array([one.patient.condition == change for one in people])
-                    told.append(f"{what} {_auroc_of_few(x, y):.3f}")
+                for kind, truths in TRUTH.items():
+                    x, people = _vectors(store, features, kind, unseen)
+                    for what, truth in truths.items():
+                        y = np.array([np.ravel(truth(one.patient)) for one in people])
+                        told.append(f"{what} {_r2(x, y):.2f}")
+                    for what, change in CHANGES.items():
+                        y = np.array([one.patient.condition == change for one in people])
+                        told.append(f"{what} {_auroc_of_few(x, y):.3f}")
                 print(features, ", ".join(told))
+
+
+def _vectors(
+    store: Store, features: str, kind: str, unseen: Mapping[str, SyntheticRecord]
+) -> tuple[NDArray[np.float64], list[SyntheticRecord]]:
+    """Return the vectors of a cohort, and what is known of each."""
+    table = store.table(
+        "select record_id, embedding from embeddings join records using (record_id) "
+        "where version = $version and dataset = $kind order by record_id",
+        {"version": features.partition("@")[2], "kind": kind},
+    )
+    names = [one.split("/")[-1] for one in table["record_id"].to_pylist()]
+    return np.stack(table["embedding"].to_pylist()), [unseen[f"{kind}/{one}"] for one in names]
 
 
 def _r2(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

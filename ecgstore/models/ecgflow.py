@@ -259,4 +259,7 @@ models.add(
         EcgFlowConfiguration(dim=64, depth=2, heads=2, hidden=256),
     ),
 )
-models.add("ecgflow.mini", mini(_SPEC, EcgFlowEncoder, dim=128, also=("synthetic-retaken",)))
+models.add(
+    "ecgflow.mini",
+    mini(_SPEC, EcgFlowEncoder, dim=128, then=", then taught by ecgfm.mini and stmem.mini"),
+)

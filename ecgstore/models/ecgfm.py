@@ -378,4 +378,4 @@ models.add(
         ),
     ),
 )
-models.add("ecgfm.mini", mini(_SPEC, EcgFmEncoder, dim=128, also=("synthetic-retaken",)))
+models.add("ecgfm.mini", mini(_SPEC, EcgFmEncoder, dim=128))

@@ -43,29 +43,29 @@ models: Registry[Model] = Registry("model", group="ecgstore.models", of=Model)
 """Every model by name; other packages add theirs by the entry-point group ``ecgstore.models``."""
 
 
-def mini(spec: ModelSpec, encoder: type[Encoder], *, dim: int, also: tuple[str, ...] = ()) -> Model:
+def mini(spec: ModelSpec, encoder: type[Encoder], *, dim: int, then: str = "") -> Model:
     """Return the small pretrained encoder of an architecture that comes with ecgstore.
 
     Args:
         spec: The facts about the published model.
         encoder: The class that runs it.
         dim: Length of its vector.
-        also: Corpora it was trained on besides the two that all were.
+        then: What was done after pretraining, for the summary.
     """
     name = f"{spec.arch}.mini"
     facts = replace(
         spec,
         name=name,
         summary=(
-            f"{encoder.family}, small, pretrained on synthetic ECGs and 73 open ones: for demos "
-            "and laptops, not for clinical use."
+            f"{encoder.family}, small, pretrained on synthetic ECGs and 73 open ones{then}: for "
+            "demos and laptops, not for clinical use."
         ),
         dim=dim,
         licence="MIT",
         licence_note=None,
         commercial=True,
         weights_source=None,
-        pretraining=("synthetic-varied", *also, "ecgstore open ECGs"),
+        pretraining=("synthetic-varied", "synthetic-retaken", "ecgstore open ECGs"),
         known_weights=(),
         hub=None,
     )
