@@ -291,7 +291,8 @@ def teach(
         keep(history)
         if done or not weights.exists():
             folder.write(_WEIGHTS, _weights(course, training))
-        title = f"{method.name} {course.size}, run {run_id}, seed {course.seed}, {steps} steps"
+        what = method.name if course.kind == "pretrain" else f"{course.kind} {method.model}"
+        title = f"{what} {course.size}, run {run_id}, seed {course.seed}, {steps} steps"
         folder.write("loss.png", curve.png(history, title=title))
         trainings.finish(warehouse, training, weights_sha256=_digest(weights), seconds=seconds)
     ranks.wait()

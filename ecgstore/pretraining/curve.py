@@ -70,7 +70,7 @@ def png(history: History, *, title: str) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step", fontsize=12, color=_TEXT)
     axes.set_ylabel("loss", fontsize=12, color=_TEXT)
-    axes.set_title(title, fontsize=13, color=_TEXT, parse_math=False)
+    axes.set_title(title, fontsize=13, color=_TEXT, parse_math=False, wrap=True)
     axes.tick_params(labelsize=11, colors=_TEXT)
     axes.grid(color=_RULE, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
